@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Memory for data blocks: one mapping of the whole budget, handed out in slots of one block.
+ *
+ * Freed slots are handed out again last in, first out: a stream then lives in memory that is warm and already faulted in.
+ * Threads: the cache's lock.
+ */
+#ifndef PENSTOCK_CACHE_SLAB_H
+#define PENSTOCK_CACHE_SLAB_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct slab {
+	unsigned char *base;
+	size_t map_bytes;
+	uint32_t nr_slots, slot_bytes;
+	uint32_t nr_free;     /* on the stack */
+	uint32_t fresh;       /* slots from here on were never handed out since the last trim */
+	uint32_t nr_reserved; /* promised to fetches that have not taken them yet */
+	uint32_t *stack;
+};
+
+int slab_init(struct slab *s, uint64_t budget_bytes, uint32_t slot_bytes);
+void slab_done(struct slab *s);
+
+/* Slots neither in use nor promised. */
+static inline uint32_t slab_available(const struct slab *s)
+{
+	return s->nr_free + (s->nr_slots - s->fresh) - s->nr_reserved;
+}
+
+static inline uint32_t slab_used(const struct slab *s)
+{
+	return s->fresh - s->nr_free;
+}
+
+static inline unsigned char *slab_at(const struct slab *s, uint32_t slot)
+{
+	return s->base + (size_t)slot * s->slot_bytes;
+}
+
+/* Takes one of the promised slots. */
+uint32_t slab_take(struct slab *s);
+void slab_give(struct slab *s, uint32_t slot);
+/* Returns the memory of free slots to the system. */
+void slab_trim(struct slab *s);
+
+#endif

@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+/* mount(2) of FUSE, read-ahead through the bdi, and the probe that proves a mount answers. */
+#define _GNU_SOURCE
+#include "daemon/kernel_mount.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/statvfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/cleanup.h"
+#include "daemon/mount_point.h"
+
+#define PROBE_TIMEOUT_MS 5000
+
+int kernel_mount(const struct options *o, struct err *e)
+{
+	_cleanup_close_ int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+	char data[256];
+
+	if (fd < 0 && (errno == ENOENT || errno == ENODEV || errno == ENXIO))
+		return err_set(e, -errno, "/dev/fuse is missing: load the module (modprobe fuse), or give the container the device");
+	if (fd < 0)
+		return err_set(e, -errno, "cannot open /dev/fuse: %s; run as root, in a container with the device allowed",
+			       strerror(errno));
+	snprintf(data, sizeof(data), "fd=%d,rootmode=40000,user_id=%u,group_id=%u,default_permissions%s", fd, (unsigned)getuid(),
+		 (unsigned)getgid(), o->allow_other ? ",allow_other" : "");
+	if (mount(o->source, o->mount_point, MOUNT_FSTYPE, o->mount_flags, data) < 0) {
+		if (errno == EPERM)
+			return err_set(e, -EPERM, "mounting needs root (CAP_SYS_ADMIN): run with sudo");
+		return err_set(e, -errno, "cannot mount on %s: %s", o->mount_point, strerror(errno));
+	}
+	return take_fd(&fd);
+}
+
+int kernel_unmount(const char *mount_point)
+{
+	return umount2(mount_point, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 ? -errno : 0;
+}
+
+int kernel_read_ahead_set(const char *mount_point, unsigned kb)
+{
+	_cleanup_fclose_ FILE *f = NULL;
+	struct mount_entry m;
+	char path[128];
+	int rc = mount_entry_find(mount_point, NULL, &m);
+
+	if (rc < 0)
+		return rc;
+	snprintf(path, sizeof(path), "/sys/class/bdi/%u:%u/read_ahead_kb", m.dev_major, m.dev_minor);
+	f = fopen(path, "we");
+	if (!f)
+		return -errno;
+	if (fprintf(f, "%u\n", kb) < 0 || fflush(f) != 0)
+		return -errno;
+	return 0;
+}
+
+/* statfs is never answered from a cache. */
+static int probe_all_cpus(const char *mount_point)
+{
+	cpu_set_t all, one;
+	struct statvfs st;
+
+	if (sched_getaffinity(0, sizeof(all), &all) < 0)
+		CPU_ZERO(&all);
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		if (!CPU_ISSET(cpu, &all))
+			continue;
+		CPU_ZERO(&one);
+		CPU_SET(cpu, &one);
+		if (sched_setaffinity(0, sizeof(one), &one) < 0)
+			continue;
+		if (statvfs(mount_point, &st) < 0)
+			return -errno;
+	}
+	return statvfs(mount_point, &st) < 0 ? -errno : 0;
+}
+
+static void __attribute__((noreturn)) probe_main(int fd, pid_t parent)
+{
+	char path[OPT_PATH_MAX];
+	ssize_t n;
+	int rc;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	prctl(PR_SET_NAME, "penstock-probe");
+	if (getppid() != parent)
+		_exit(0);
+	while ((n = read(fd, path, sizeof(path) - 1)) > 0) {
+		path[n] = '\0';
+		rc = probe_all_cpus(path);
+		if (write(fd, &rc, sizeof(rc)) < 0)
+			break;
+	}
+	_exit(0);
+}
+
+int mount_probe_start(struct mount_probe *p, struct err *e)
+{
+	pid_t self = getpid();
+	int fds[2];
+
+	*p = (struct mount_probe){ .pid = -1, .fd = -1 };
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fds) < 0)
+		return err_set(e, -errno, "cannot make a socket pair: %s", strerror(errno));
+	p->pid = fork();
+	if (p->pid < 0) {
+		close(fds[0]);
+		close(fds[1]);
+		return err_set(e, -errno, "cannot start a process: %s", strerror(errno));
+	}
+	if (p->pid == 0) {
+		close(fds[0]);
+		probe_main(fds[1], self);
+	}
+	close(fds[1]);
+	p->fd = fds[0];
+	return 0;
+}
+
+int mount_probe_run(struct mount_probe *p, const char *mount_point, struct err *e)
+{
+	struct pollfd pfd = { .fd = p->fd, .events = POLLIN };
+	int rc = -EIO;
+
+	if (write(p->fd, mount_point, strlen(mount_point)) < 0)
+		return err_set(e, -errno, "cannot check the mount: %s", strerror(errno));
+	if (poll(&pfd, 1, PROBE_TIMEOUT_MS) != 1)
+		return err_set(e, -ETIMEDOUT, "the mount does not answer");
+	if (read(p->fd, &rc, sizeof(rc)) != sizeof(rc))
+		rc = -EIO;
+	return rc < 0 ? err_set(e, rc, "the mount answers with an error: %s", strerror(-rc)) : 0;
+}
+
+void mount_probe_stop(struct mount_probe *p)
+{
+	if (p->pid <= 0)
+		return;
+	close(p->fd);
+	kill(p->pid, SIGKILL);
+	waitpid(p->pid, NULL, 0);
+	*p = (struct mount_probe){ .pid = -1, .fd = -1 };
+}

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Looking a name up: is there an object of that key, is there anything below it, or neither?
+ *
+ * Design: what is known is taken from the metadata table. Else two one-key lists run side by side: the first key at or after
+ * KEY tells the object with its size, time and ETag; the first key below KEY/ tells the directory, which wins. In a
+ * directory too large for the table, a page of siblings is fetched instead, since a walk over it asks for them next.
+ * Threads: completions in an S3 thread; the reply on a transport thread.
+ */
+#define _GNU_SOURCE
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "fs/fs_i.h"
+
+struct lookup_op {
+	struct fs_work work;
+	struct fs *fs;
+	fuse_req_t req;
+	char path[S3_KEY_MAX + 1];
+	char key[S3_KEY_MAX + 1];
+	char below[S3_KEY_MAX + 2]; /* key + "/" */
+	struct s3_list object_list, below_list;
+	struct s3_head head;
+	struct meta_record object;
+	bool has_object, has_below;
+	atomic_int nr_running, error;
+};
+
+void fs_entry_fill(struct fs *fs, struct node *n, struct fuse_entry_param *e)
+{
+	struct meta_record rec;
+
+	memset(e, 0, sizeof(*e));
+	node_record(n, &rec);
+	e->ino = n->id;
+	fs_attr(fs, n->id, &rec, &e->attr);
+	e->attr_timeout = e->entry_timeout = fs_seconds(fs->cfg.metadata_ttl_ns);
+}
+
+static void reply_record(struct fs *fs, fuse_req_t req, const char *path, const struct meta_record *rec)
+{
+	struct fuse_entry_param e = { 0 };
+	struct node *n;
+
+	if (rec->kind == META_NONE) {
+		/* ino 0 is a negative entry that the kernel may keep. */
+		e.entry_timeout = fs_seconds(min_of(fs->cfg.metadata_ttl_ns, (uint64_t)FS_NEGATIVE_TTL_NS));
+		fuse_reply_entry(req, &e);
+		return;
+	}
+	n = node_lookup(fs->nodes, path, rec);
+	if (!n) {
+		fuse_reply_err(req, ENOMEM);
+		return;
+	}
+	fs_entry_fill(fs, n, &e);
+	if (fuse_reply_entry(req, &e) < 0)
+		node_forget(fs->nodes, n->id, 1);
+}
+
+static void lookup_reply(struct fs_work *w)
+{
+	struct lookup_op *op = list_entry(w, struct lookup_op, work);
+	struct meta_record rec = { .kind = META_NONE };
+	struct fs *fs = op->fs;
+	uint64_t ttl = fs->cfg.metadata_ttl_ns;
+
+	if (op->error < 0) {
+		fuse_reply_err(op->req, fs_errno(op->error));
+		free(op);
+		return;
+	}
+	if (op->has_below) {
+		rec.kind = META_DIR;
+		if (op->has_object)
+			log_warn("fs", "bucket=%s key=%s: hidden, keys below %s make it a directory", fs->bucket, op->key, op->below);
+	} else if (op->has_object) {
+		rec = op->object;
+	} else {
+		ttl = min_of(ttl, (uint64_t)FS_NEGATIVE_TTL_NS);
+	}
+	if (ttl)
+		meta_put(fs->meta, op->path, &rec, clock_mono_ns() + ttl);
+	reply_record(fs, op->req, op->path, &rec);
+	free(op);
+}
+
+static void lookup_part_done(struct lookup_op *op, int error)
+{
+	if (error < 0 && error != -ENOENT)
+		op->error = error;
+	if (atomic_fetch_sub(&op->nr_running, 1) == 1)
+		fs_defer(op->fs, &op->work, op->work.io, lookup_reply);
+}
+
+static void record_of(const struct s3_list_object *o, struct meta_record *rec)
+{
+	*rec = (struct meta_record){ .kind = META_FILE, .size_bytes = o->size, .mtime = o->mtime };
+	memcpy(rec->etag, o->etag, sizeof(rec->etag));
+	memcpy(rec->storage_class, o->storage_class_name, sizeof(rec->storage_class));
+}
+
+static int on_object(void *ctx, const struct s3_list_object *o)
+{
+	struct lookup_op *op = ctx;
+
+	if (o->key_len == strlen(op->key) && memcmp(o->key, op->key, o->key_len) == 0) {
+		record_of(o, &op->object);
+		op->has_object = true;
+	}
+	return 0;
+}
+
+static int on_below(void *ctx, const struct s3_list_object *o)
+{
+	struct lookup_op *op = ctx;
+
+	if (strncmp(o->key, op->below, strlen(op->below)) == 0)
+		op->has_below = true;
+	return 0;
+}
+
+static int on_prefix(void *ctx, const char *prefix, size_t len)
+{
+	return 0;
+}
+
+/* Lists of some servers carry no ETag: then the version is asked for by name. */
+static void head_done(struct s3_head *h, int error)
+{
+	struct lookup_op *op = list_entry(h, struct lookup_op, head);
+
+	if (error == 0) {
+		memcpy(op->object.etag, h->reply.etag, sizeof(op->object.etag));
+		if (h->reply.has_length)
+			op->object.size_bytes = h->reply.length;
+		if (h->reply.has_mtime)
+			op->object.mtime = h->reply.mtime;
+	}
+	lookup_part_done(op, error);
+}
+
+static void object_done(struct s3_list *l, int error, const char *message)
+{
+	struct lookup_op *op = list_entry(l, struct lookup_op, object_list);
+
+	free(take_ptr(l->next_token));
+	if (error == 0 && op->has_object && !op->object.etag[0]) {
+		op->head.key = op->key;
+		op->head.done = head_done;
+		op->head.op.demand = true;
+		op->head.op.deadline_ns = l->op.deadline_ns;
+		s3_head_submit(op->fs->cfg.client, &op->head);
+		return;
+	}
+	lookup_part_done(op, error);
+}
+
+static void below_done(struct s3_list *l, int error, const char *message)
+{
+	free(take_ptr(l->next_token));
+	lookup_part_done(list_entry(l, struct lookup_op, below_list), error);
+}
+
+static void list_setup(struct s3_list *l, struct lookup_op *op, const char *prefix, const struct s3_list_ops *ops)
+{
+	*l = (struct s3_list){
+		.op = { .demand = true, .deadline_ns = clock_mono_ns() + op->fs->cfg.read_deadline_ns },
+		.prefix = prefix,
+		.delimiter = "",
+		.start_after = "",
+		.token = "",
+		.max_keys = 1,
+		.ops = ops,
+		.ops_ctx = op,
+	};
+}
+
+static void lookup_ask(struct lookup_op *op)
+{
+	static const struct s3_list_ops object_ops = { .object = on_object, .common_prefix = on_prefix };
+	static const struct s3_list_ops below_ops = { .object = on_below, .common_prefix = on_prefix };
+
+	op->nr_running = 2;
+	list_setup(&op->object_list, op, op->key, &object_ops);
+	op->object_list.done = object_done;
+	list_setup(&op->below_list, op, op->below, &below_ops);
+	op->below_list.done = below_done;
+	s3_list_submit(op->fs->cfg.client, &op->object_list);
+	s3_list_submit(op->fs->cfg.client, &op->below_list);
+}
+
+void fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
+{
+	struct fs *fs = fs_of(req);
+	struct node *dir = node_get(fs->nodes, parent);
+	struct meta_record rec;
+	struct lookup_op *op;
+
+	fs->lookups++;
+	if (!dir) {
+		fuse_reply_err(req, ESTALE);
+		return;
+	}
+	op = strlen(name) <= FS_NAME_MAX ? calloc(1, sizeof(*op)) : NULL;
+	if (!op) {
+		fuse_reply_err(req, strlen(name) > FS_NAME_MAX ? ENAMETOOLONG : ENOMEM);
+		return;
+	}
+	if (fs_path_join(node_path(dir), name, op->path) < 0 || fs_key(fs, op->path, op->key) < 0) {
+		/* No key can be that long. */
+		fuse_reply_err(req, ENAMETOOLONG);
+		free(op);
+		return;
+	}
+	if (meta_get(fs->meta, op->path, clock_mono_ns(), &rec)) {
+		reply_record(fs, req, op->path, &rec);
+		free(op);
+		return;
+	}
+	op->fs = fs;
+	op->req = req;
+	op->work.io = fs_current_io;
+	snprintf(op->below, sizeof(op->below), "%s/", op->key);
+	lookup_ask(op);
+}

@@ -1,0 +1,332 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The S3 client's front: queues, limits and statistics.
+ *
+ * Design: operations wait in two queues, demand before prefetch. The client's threads pull from them while the AIMD
+ * limit allows; a share of the limit is kept for demand, so that a miss never waits behind a full window of prefetch.
+ * Threads: any for the public functions; an operation belongs to the thread that pulled it until it is done.
+ */
+#define _GNU_SOURCE
+#include "s3/client.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "s3/client_i.h"
+
+#define RETRY_TOKENS 100
+#define RETRY_GAIN_PERMILLE 200
+#define AIMD_HOLD_NS (500 * NSEC_PER_MSEC)
+
+void s3_op_done(struct s3_op *op, int error, const char *message)
+{
+	switch (op->kind) {
+	case S3_OP_GET:
+		s3_op_get(op)->done(s3_op_get(op), error);
+		break;
+	case S3_OP_LIST:
+		s3_op_list(op)->done(s3_op_list(op), error, message);
+		break;
+	case S3_OP_HEAD:
+		s3_op_head(op)->done(s3_op_head(op), error);
+		break;
+	}
+}
+
+static void s3_client_wake(struct s3_client *c)
+{
+	for (unsigned i = 0; i < c->nr_threads; i++) {
+		if (atomic_exchange(&c->thread[i].asleep, false)) {
+			s3_thread_wake(&c->thread[i]);
+			return;
+		}
+	}
+}
+
+static void s3_op_submit(struct s3_client *c, struct s3_op *op, enum s3_op_kind kind)
+{
+	bool stopping;
+
+	op->kind = kind;
+	op->creds_retried = op->region_retried = false;
+	op->nr_tries = op->nr_active = 0;
+	op->not_before_ns = 0;
+	op->attempt[0] = op->attempt[1] = NULL;
+	op->last_error = 0;
+	op->submitted_ns = clock_mono_ns();
+
+	pthread_mutex_lock(&c->lock);
+	stopping = c->stopping;
+	if (!stopping) {
+		op->queued = true;
+		list_push_back(&c->queue[op->demand ? 0 : 1], &op->link);
+	}
+	pthread_mutex_unlock(&c->lock);
+	if (stopping)
+		s3_op_done(op, -ECANCELED, "the client is stopping");
+	else
+		s3_client_wake(c);
+}
+
+void s3_get_submit(struct s3_client *c, struct s3_get *g)
+{
+	g->delivered = 0;
+	s3_op_submit(c, &g->op, S3_OP_GET);
+}
+
+void s3_list_submit(struct s3_client *c, struct s3_list *l)
+{
+	l->next_token = NULL;
+	s3_op_submit(c, &l->op, S3_OP_LIST);
+}
+
+void s3_head_submit(struct s3_client *c, struct s3_head *h)
+{
+	s3_op_submit(c, &h->op, S3_OP_HEAD);
+}
+
+void s3_op_promote(struct s3_client *c, struct s3_op *op)
+{
+	bool moved = false;
+
+	pthread_mutex_lock(&c->lock);
+	if (op->queued && !op->demand) {
+		op->demand = true;
+		list_del(&op->link);
+		list_push_back(&c->queue[0], &op->link);
+		moved = true;
+	}
+	pthread_mutex_unlock(&c->lock);
+	if (moved)
+		s3_client_wake(c);
+}
+
+struct s3_op *s3_client_next(struct s3_client *c)
+{
+	struct s3_op *op = NULL;
+	struct list *n = NULL;
+	unsigned active, reserve;
+
+	pthread_mutex_lock(&c->lock);
+	active = c->nr_active[0] + c->nr_active[1];
+	reserve = c->aimd.limit / 4;
+	if (active < c->aimd.limit) {
+		n = list_pop_front(&c->queue[0]);
+		if (!n && active + reserve < c->aimd.limit)
+			n = list_pop_front(&c->queue[1]);
+	}
+	if (n) {
+		op = list_entry(n, struct s3_op, link);
+		op->queued = false;
+		c->nr_active[op->demand ? 0 : 1]++;
+		if (op->demand && op->kind == S3_OP_GET)
+			s3_hedge_earn(&c->hedge);
+	}
+	pthread_mutex_unlock(&c->lock);
+	return op;
+}
+
+void s3_client_finished(struct s3_client *c, struct s3_op *op)
+{
+	bool more;
+
+	pthread_mutex_lock(&c->lock);
+	c->nr_active[op->demand ? 0 : 1]--;
+	more = !list_empty(&c->queue[0]) || !list_empty(&c->queue[1]);
+	pthread_mutex_unlock(&c->lock);
+	if (more && c->nr_threads > 1)
+		s3_client_wake(c);
+}
+
+static int s3_thread_start(struct s3_client *c, struct s3_thread *t, unsigned index, struct err *e)
+{
+	struct epoll_event ev = { .events = EPOLLIN };
+	char name[16];
+
+	t->client = c;
+	list_init(&t->active);
+	list_init(&t->idle);
+	list_init(&t->waiting);
+	t->random = (uint32_t)clock_mono_ns() ^ (index * 2654435761u);
+	t->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	t->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+	t->multi = curl_multi_init();
+	if (t->epoll_fd < 0 || t->wake_fd < 0 || !t->multi)
+		return err_set(e, -ENOMEM, "cannot start an S3 thread: out of memory or descriptors");
+	ev.data.fd = t->wake_fd;
+	if (epoll_ctl(t->epoll_fd, EPOLL_CTL_ADD, t->wake_fd, &ev) < 0)
+		return err_set(e, -errno, "cannot start an S3 thread: epoll: %s", strerror(errno));
+	if (pthread_create(&t->id, NULL, s3_thread_main, t) != 0)
+		return err_set(e, -EAGAIN, "cannot start an S3 thread: the limit on threads is reached");
+	snprintf(name, sizeof(name), "s3-%hhu", (unsigned char)index);
+	pthread_setname_np(t->id, name);
+	return 0;
+}
+
+static void s3_thread_done(struct s3_thread *t)
+{
+	if (t->multi)
+		curl_multi_cleanup(t->multi);
+	if (t->epoll_fd >= 0)
+		close(t->epoll_fd);
+	if (t->wake_fd >= 0)
+		close(t->wake_fd);
+	explicit_bzero(&t->signer, sizeof(t->signer));
+}
+
+int s3_client_start(const struct s3_client_config *cfg, struct s3_client **ret, struct err *e)
+{
+	struct s3_client *c = calloc(1, sizeof(*c));
+	unsigned started = 0;
+	int rc;
+
+	if (!c || !(c->thread = calloc(cfg->threads, sizeof(*c->thread)))) {
+		free(c);
+		return err_set(e, -ENOMEM, "cannot start the S3 client: out of memory");
+	}
+	c->cfg = *cfg;
+	if (cfg->ca_bundle)
+		snprintf(c->ca_bundle, sizeof(c->ca_bundle), "%s", cfg->ca_bundle);
+	snprintf(c->region, sizeof(c->region), "%s", cfg->region);
+	c->endpoint = cfg->endpoint;
+	pthread_mutex_init(&c->lock, NULL);
+	list_init(&c->queue[0]);
+	list_init(&c->queue[1]);
+	s3_aimd_init(&c->aimd, cfg->max_connections, AIMD_HOLD_NS);
+	s3_budget_init(&c->budget, RETRY_TOKENS, RETRY_GAIN_PERMILLE);
+	s3_hedge_init(&c->hedge, cfg->hedge_percent);
+	curl_global_init(CURL_GLOBAL_DEFAULT);
+
+	for (; started < cfg->threads; started++) {
+		struct s3_thread *t = &c->thread[started];
+
+		t->epoll_fd = t->wake_fd = -1;
+		rc = s3_thread_start(c, t, started, e);
+		if (rc < 0) {
+			s3_thread_done(t);
+			c->nr_threads = started;
+			s3_client_free(c);
+			return rc;
+		}
+		c->nr_threads = started + 1;
+	}
+	*ret = c;
+	return 0;
+}
+
+void s3_client_stop(struct s3_client *c)
+{
+	struct list left;
+	struct list *n;
+
+	list_init(&left);
+	pthread_mutex_lock(&c->lock);
+	c->stopping = true;
+	list_splice_back(&left, &c->queue[0]);
+	list_splice_back(&left, &c->queue[1]);
+	pthread_mutex_unlock(&c->lock);
+	while ((n = list_pop_front(&left)))
+		s3_op_done(list_entry(n, struct s3_op, link), -ECANCELED, "the client is stopping");
+	for (unsigned i = 0; i < c->nr_threads; i++)
+		s3_thread_wake(&c->thread[i]);
+	for (unsigned i = 0; i < c->nr_threads; i++) {
+		pthread_join(c->thread[i].id, NULL);
+		s3_thread_done(&c->thread[i]);
+	}
+	c->nr_threads = 0;
+}
+
+struct s3_client *s3_client_free(struct s3_client *c)
+{
+	if (!c)
+		return NULL;
+	s3_client_stop(c);
+	pthread_mutex_destroy(&c->lock);
+	free(c->thread);
+	free(c);
+	return NULL;
+}
+
+void s3_client_settle(struct s3_client *c)
+{
+	pthread_mutex_lock(&c->lock);
+	c->settled = true;
+	pthread_mutex_unlock(&c->lock);
+}
+
+const char *s3_client_region(struct s3_client *c, char ret[S3_REGION_MAX])
+{
+	pthread_mutex_lock(&c->lock);
+	memcpy(ret, c->region, S3_REGION_MAX);
+	pthread_mutex_unlock(&c->lock);
+	return ret;
+}
+
+unsigned s3_client_set_max_connections(struct s3_client *c, unsigned n)
+{
+	pthread_mutex_lock(&c->lock);
+	s3_aimd_set_max(&c->aimd, n);
+	pthread_mutex_unlock(&c->lock);
+	return n;
+}
+
+void s3_client_stats(struct s3_client *c, struct s3_client_stats *ret)
+{
+	pthread_mutex_lock(&c->lock);
+	*ret = (struct s3_client_stats){
+		.throttled = c->aimd.throttled,
+		.limit = c->aimd.limit,
+		.bytes_per_s = c->best_rate,
+		.chunk_ns = c->chunk_ns,
+		.first_byte_p50_ns = s3_latency_quantile_ns(&c->first_byte, 500),
+		.first_byte_p99_ns = s3_latency_quantile_ns(&c->first_byte, 990),
+	};
+	pthread_mutex_unlock(&c->lock);
+	ret->requests = c->requests;
+	ret->retries = c->retries;
+	ret->hedges = c->hedges;
+	ret->bytes = c->bytes;
+	ret->errors = c->errors;
+}
+
+struct sync_list {
+	pthread_mutex_t lock;
+	pthread_cond_t cond;
+	bool finished;
+	int error;
+	struct err *e;
+};
+
+static void sync_list_done(struct s3_list *l, int error, const char *message)
+{
+	struct sync_list *s = (struct sync_list *)l->ops_ctx;
+
+	pthread_mutex_lock(&s->lock);
+	s->error = error < 0 ? err_set(s->e, error, "%s", message) : 0;
+	s->finished = true;
+	pthread_cond_signal(&s->cond);
+	pthread_mutex_unlock(&s->lock);
+}
+
+int s3_list_sync(struct s3_client *c, struct s3_list *l, struct err *e)
+{
+	struct sync_list s = { .e = e };
+
+	pthread_mutex_init(&s.lock, NULL);
+	pthread_cond_init(&s.cond, NULL);
+	l->ops = NULL;
+	l->ops_ctx = &s;
+	l->done = sync_list_done;
+	s3_list_submit(c, l);
+	pthread_mutex_lock(&s.lock);
+	while (!s.finished)
+		pthread_cond_wait(&s.cond, &s.lock);
+	pthread_mutex_unlock(&s.lock);
+	pthread_cond_destroy(&s.cond);
+	pthread_mutex_destroy(&s.lock);
+	return s.error;
+}
