@@ -8,6 +8,7 @@ import time
 from build import build_path
 
 LOAD = build_path('bin', 'penstock-load')
+READ = [LOAD, 'read', '--json']
 RAWGET = build_path('tests', 'rawget')
 CONNECTIONS = 16
 CUT_S = 30
@@ -45,8 +46,8 @@ class Bandwidth(Row):
         return rawget(server, bench.bucket, bench.keys[:self.files])['mb_per_s']
 
     def read(self, mount, bench):
-        got = run_json([LOAD, 'read', *(mount.file(key) for key in bench.keys[:self.files]), '--json', '--seconds',
-                        str(CUT_S), *self.pattern])
+        paths = [mount.file(key) for key in bench.keys[:self.files]]
+        got = run_json(READ + paths + ['--seconds', str(CUT_S), *self.pattern])
         return {'figure': got['mb_per_s'], 'work': got['bytes'] / 1e9, 'wanted': got['wanted_bytes']}
 
 
@@ -58,8 +59,8 @@ class Random(Row):
         return got['requests'] / got['seconds']
 
     def read(self, mount, bench):
-        got = run_json([LOAD, 'read', mount.file(bench.keys[0]), '--json', '--pattern', 'random4k-direct', '--jobs',
-                        '16', '--seconds', '2' if bench.quick else '6'])
+        got = run_json(READ + [mount.file(bench.keys[0]), '--pattern', 'random4k-direct', '--jobs', '16',
+                               '--seconds', '2' if bench.quick else '6'])
         return {'figure': got['iops'], 'work': got['ops'] / 1e6, 'wanted': got['wanted_bytes']}
 
 
@@ -71,7 +72,7 @@ class Head(Row):
         return got['seconds'] * 1000
 
     def read(self, mount, bench):
-        got = run_json([LOAD, 'read', mount.file(bench.keys[0]), '--json', '--pattern', 'head'])
+        got = run_json(READ + [mount.file(bench.keys[0]), '--pattern', 'head'])
         return {'figure': got['seconds'] * 1000, 'work': 1e-3, 'wanted': got['wanted_bytes']}
 
 

@@ -1,12 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Checks tests/s3d, the S3 server of the other tests: check_s3d.py [build/tests/s3d] [name...]
+"""Checks tests/s3d, the S3 server of the other tests.
+
+usage: check_s3d.py [--json-summary FILE] [--program build/tests/s3d] [part of a name...]
 
 Every check is a function check_*(s) that gets a fresh server; faults are looked at on a raw socket, as bytes.
 """
+import argparse
 import base64
 import contextlib
 import hashlib
+import hmac
 import json
 import os
 import pathlib
@@ -20,6 +24,7 @@ import tempfile
 import threading
 import time
 import traceback
+import urllib.error
 import urllib.parse
 import urllib.request
 import xml.etree.ElementTree as ElementTree
@@ -177,7 +182,7 @@ def objects(s):
             head = s.s3.head('b', key)
             assert int(head.headers['content-length']) == size and head.body == b''
     etag = reply.headers['etag']
-    for text, first, last in (('0-0', 0, 0), ('5-', 5, 3000000), ('-7', 2999994, 3000000), ('100-9999999', 100, 3000000)):
+    for text, first, last in (('0-0', 0, 0), ('5-', 5, 3000000), ('-7', 2999994, 3000000), ('9-9999999', 9, 3000000)):
         reply = s.s3.get('b', key, headers={'range': 'bytes=' + text})
         assert reply.status == 206 and reply.body == body[first:last + 1], text
         assert reply.headers['content-range'] == f'bytes {first}-{last}/3000001'
@@ -191,11 +196,15 @@ def objects(s):
     assert s.s3.get('b', key, headers={'if-modified-since': modified}, check=False).status == 304
     s.s3.request('PUT', 'b', 'copy', headers={'x-amz-copy-source': urllib.parse.quote('b/' + key)})
     assert s.s3.get('b', 'copy').body == body
+    large = os.urandom(9000001)
+    s.s3.put('b', 'large', large)
+    assert s.s3.get('b', 'large').body == large and s.s3.get('b', 'large', 1, 8999999).body == large[1:9000000]
     s.s3.delete('b', key)
     s.s3.delete('b', key)
     assert code_of(lambda: s.s3.get('b', key)) == (404, 'NoSuchKey')
     keys = [item['key'] for item in s.s3.list('b')]
-    document = '<Delete>' + ''.join(f'<Object><Key>{k.replace("&", "&amp;")}</Key></Object>' for k in keys) + '</Delete>'
+    entries = ''.join(f'<Object><Key>{k.replace("&", "&amp;")}</Key></Object>' for k in keys)
+    document = f'<Delete>{entries}</Delete>'
     assert code_of(lambda: s.s3.delete_bucket('b')) == (409, 'BucketNotEmpty')
     s.s3.request('POST', 'b', query={'delete': ''}, body=document.encode())
     assert list(s.s3.list('b')) == []
@@ -303,6 +312,29 @@ def check_authorization(s):
 def check_session_token(s):
     assert code_of(lambda: s.s3.create_bucket('b')) == (403, 'InvalidAccessKeyId')
     s.s3.request('PUT', 'b', headers={'x-amz-security-token': 'tok/en=='})
+
+
+def check_presigned_urls(s):
+    s.s3.create_bucket('b')
+    s.s3.put('b', 'k', b'presigned')
+
+    def get(seconds_ago, **extra):
+        now = time.gmtime(time.time() - seconds_ago)
+        date, day = time.strftime('%Y%m%dT%H%M%SZ', now), time.strftime('%Y%m%d', now)
+        query = {'X-Amz-Algorithm': 'AWS4-HMAC-SHA256', 'X-Amz-Credential': f'{ACCESS}/{day}/us-east-1/s3/aws4_request',
+                 'X-Amz-Date': date, 'X-Amz-Expires': '60', 'X-Amz-SignedHeaders': 'host'}
+        text = urllib.parse.urlencode(sorted(query.items()), quote_via=urllib.parse.quote)
+        canonical = f'GET\n/b/k\n{text}\nhost:x\n\nhost\nUNSIGNED-PAYLOAD'
+        signed = '\n'.join(['AWS4-HMAC-SHA256', date, f'{day}/us-east-1/s3/aws4_request',
+                            hashlib.sha256(canonical.encode()).hexdigest()])
+        key = ('AWS4' + SECRET).encode()
+        for part in (day, 'us-east-1', 's3', 'aws4_request', signed):
+            key = hmac.digest(key, part.encode(), 'sha256')
+        text += ''.join(f'&{name}={value}' for name, value in extra.items())
+        return s.raw(f'/b/k?{text}&X-Amz-Signature={key.hex()}', headers='Connection: close\r\n')[0]
+    assert get(5).endswith(b'presigned')
+    assert b'SignatureDoesNotMatch' in get(5, partNumber=1)
+    assert b'Request has expired' in get(100)
 
 
 def check_another_signer_agrees(s):
@@ -510,9 +542,12 @@ def check_faults_that_lie(s):
     s.fault('no_etag')
     assert 'etag' not in s.s3.get('b', 'k').headers
     s.control('POST', 'generate', bucket='b', prefix='many', count=1500, size=1)
+    first = s.s3.request('GET', 'b', query={'list-type': 2}).body
     s.fault('bad_xml')
     reply = s.s3.request('GET', 'b', query={'list-type': 2})
     assert reply.status == 200 and not reply.body.endswith(b'</ListBucketResult>')
+    s.fault('flip_body')
+    assert sum(a != b for a, b in zip(first, s.s3.request('GET', 'b', query={'list-type': 2}).body)) == 1
     s.fault('list_repeat')
     first = s.s3.request('GET', 'b', query={'list-type': 2}).body
     token = re.search(rb'<NextContinuationToken>(.*?)<', first)[1].decode()
@@ -625,28 +660,39 @@ def check_many_clients_at_once(s):
     assert s.s3.put('b', 'last', b'1').status == 200 and s.stats()['concurrent'] == 0
 
 
-def main():
-    program = sys.argv[1] if len(sys.argv) > 1 else 'build/tests/s3d'
-    checks = [fn for name, fn in globals().items() if name.startswith('check_')]
-    if sys.argv[2:]:
-        checks = [fn for fn in checks if any(word in fn.__name__ for word in sys.argv[2:])]
-    assert checks, 'no check has such a name'
-    failed = 0
-    for check in checks:
-        options = dict(getattr(check, 'options', {}))
-        began = time.monotonic()
+def run(check, program):
+    options = dict(getattr(check, 'options', {}))
+    began = time.monotonic()
+    try:
         server = Server(program, *options.pop('options', ()), **options)
         try:
-            try:
-                check(server)
-            finally:
-                server.stop()
-            print(f'ok   {check.__name__} ({time.monotonic() - began:.1f} s)', flush=True)
-        except Exception:
-            failed += 1
-            traceback.print_exc()
-            print(f'FAIL {check.__name__}', flush=True)
-    return failed > 0
+            check(server)
+        finally:
+            server.stop()
+    except Exception:
+        traceback.print_exc()
+        print(f'FAIL {check.__name__}', flush=True)
+        return False
+    print(f'ok   {check.__name__} ({time.monotonic() - began:.1f} s)', flush=True)
+    return True
+
+
+def main():
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    parser.add_argument('--json-summary')
+    parser.add_argument('--program', default='build/tests/s3d')
+    parser.add_argument('names', nargs='*')
+    args = parser.parse_args()
+    checks = [fn for name, fn in globals().items() if name.startswith('check_')]
+    if args.names:
+        checks = [fn for fn in checks if any(part in fn.__name__ for part in args.names)]
+    if not checks:
+        parser.error('no check has such a name')
+    passed = sum(run(check, args.program) for check in checks)
+    if args.json_summary:
+        with open(args.json_summary, 'w') as f:
+            json.dump({'passed': passed, 'failed': len(checks) - passed, 'skipped': 0}, f)
+    return passed != len(checks)
 
 
 if __name__ == '__main__':

@@ -141,6 +141,7 @@ void attrs_put(struct attrs *a)
 		free(a->headers[i].name);
 		free(a->headers[i].value);
 	}
+	free(a->headers);
 	free(a);
 }
 
@@ -148,10 +149,14 @@ int attrs_add(struct attrs *a, const char *name, const char *value)
 {
 	_cleanup_free_ char *n = strdup(name);
 	_cleanup_free_ char *v = strdup(value);
+	struct attr_header *grown;
 
-	if (a->nr_headers == array_len(a->headers))
+	if (a->nr_headers == ATTRS_HEADERS_MAX)
 		return -E2BIG;
-	if (!n || !v)
+	grown = realloc(a->headers, (a->nr_headers + 1) * sizeof(*grown));
+	if (grown)
+		a->headers = grown;
+	if (!grown || !n || !v)
 		return -ENOMEM;
 	a->headers[a->nr_headers].name = take_ptr(n);
 	a->headers[a->nr_headers++].value = take_ptr(v);

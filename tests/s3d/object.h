@@ -40,15 +40,18 @@ struct attrs {
 	bool checksum_composite;
 	char checksum[DIGEST_BASE64_MAX + 8]; /* "-N" after a composite one */
 	unsigned nr_headers;
-	struct {
+	struct attr_header {
 		char *name, *value;
-	} headers[64];
+	} * headers;
 };
+
+#define ATTRS_HEADERS_MAX 64
 
 struct attrs *attrs_new(void);
 struct attrs *attrs_copy(const struct attrs *a); /* a copy of <a>, of nothing if NULL; NULL = no memory */
 struct attrs *attrs_get(struct attrs *a);
 void attrs_put(struct attrs *a);
+/* -E2BIG above ATTRS_HEADERS_MAX. */
 int attrs_add(struct attrs *a, const char *name, const char *value);
 
 struct segment {

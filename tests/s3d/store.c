@@ -145,7 +145,7 @@ int store_bucket_flags_set(struct store *s, const char *bucket, struct bucket_fl
 	return b ? 0 : -ENXIO;
 }
 
-int store_buckets(struct store *s, void (*each)(void *ctx, const char *bucket, int64_t created_s), void *ctx)
+void store_buckets(struct store *s, void (*each)(void *ctx, const char *bucket, int64_t created_s), void *ctx)
 {
 	pthread_rwlock_rdlock(&s->lock);
 	list_for_each(n, &s->buckets) {
@@ -154,7 +154,6 @@ int store_buckets(struct store *s, void (*each)(void *ctx, const char *bucket, i
 		each(ctx, b->name, b->created_s);
 	}
 	pthread_rwlock_unlock(&s->lock);
-	return 0;
 }
 
 int store_get(struct store *s, const char *bucket, const char *key, size_t key_len, struct object **ret)

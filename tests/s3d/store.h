@@ -30,7 +30,7 @@ int store_bucket_create(struct store *s, const char *bucket); /* -EEXIST */
 int store_bucket_delete(struct store *s, const char *bucket); /* -ENOTEMPTY */
 int store_bucket_flags(struct store *s, const char *bucket, struct bucket_flags *ret);
 int store_bucket_flags_set(struct store *s, const char *bucket, struct bucket_flags flags);
-int store_buckets(struct store *s, void (*each)(void *ctx, const char *bucket, int64_t created_s), void *ctx);
+void store_buckets(struct store *s, void (*each)(void *ctx, const char *bucket, int64_t created_s), void *ctx);
 
 int store_get(struct store *s, const char *bucket, const char *key, size_t key_len, struct object **ret);
 /* The store takes a reference of its own. */

@@ -212,6 +212,8 @@ static void send_body(struct request *rq)
 	rq->stop_at = NO_STOP;
 	if ((kind == FAULT_RESET_MID || kind == FAULT_STALL || kind == FAULT_TRUNCATE) && reply_has_body(rq))
 		rq->stop_at = min_of(rq->fault.after_bytes, length);
+	if (kind == FAULT_FLIP_BODY && rq->reply.buffer && rq->fault.after_bytes < length)
+		evbuffer_pullup(rq->reply.buffer, -1)[rq->fault.after_bytes] ^= 0xff;
 	if (kind == FAULT_FLIP_TLS)
 		wire_flip_arm(rq->conn, rq->fault.after_bytes);
 	if (rq->reply.status != 304 && rq->reply.status != 204)

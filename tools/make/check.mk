@@ -8,7 +8,7 @@ FUZZ_BRIEF_SECONDS := 5
 ASAN := address,undefined
 FUZZ_SAN := fuzzer-no-link,address,undefined
 STEPS := deps all
-SUITES := lint check-unit-plain check-unit-asan check-unit-tsan check-fuzz check-mount check-mount-asan
+SUITES := lint check-unit-plain check-unit-asan check-unit-tsan check-fuzz check-s3d check-mount check-mount-asan
 
 .PHONY: check lint format deps
 check: ## Install what testing needs, then build, lint and run all tests; the last line is the sum
@@ -56,20 +56,27 @@ fuzz-run: fuzz-programs
 fuzz-brief: fuzz-programs
 	$(call fuzz,$(FUZZ_BRIEF_SECONDS),--json-summary $(COUNTS)/check-fuzz.count)
 
-# Mount tests: real mounts, real servers, injected faults.
+.PHONY: check-s3d
+check-s3d: fixtures ## Check the S3 server that injects the faults
+	$(Q)tests/lib/tally --count $(COUNTS)/$@.count $(PYTHON) tests/lib/check_s3d.py $(BUILD)/tests/s3d
+
+# Mount tests: real mounts, real servers, injected faults. MOUNT= hands options over: MOUNT="--only bytes --keep".
+MOUNT ?=
 # A Go that "make deps" fetched comes first.
 GO_BIN := $(wildcard $(or $(PENSTOCK_CACHE),$(HOME)/.cache/penstock)/go/bin)
-mount = $(Q)$(if $(GO_BIN),PATH="$(GO_BIN):$$PATH") $(PYTHON) tests/mount/run.py $(1)
+mount = $(Q)$(if $(GO_BIN),PATH="$(GO_BIN):$$PATH") $(PYTHON) tests/mount/run.py $(1) $(MOUNT)
 
 # In a make of its own, so that it sees the libraries that deps.sh has just installed.
 build-fixtures = +$(Q)$(MAKE) $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$$(nproc)) fixtures
 
-.PHONY: check-mount check-mount-asan soak
+.PHONY: check-mount check-mount-asan check-faults soak
 check-mount: fixtures ## Mount real servers over both transports and compare every byte
 	$(call mount,--json-summary $(COUNTS)/$@.count)
 check-mount-asan: ## The same with an ASan and UBSan build
 	+$(Q)$(MAKE) SAN=$(ASAN) fixtures
 	$(call mount,--san --json-summary $(COUNTS)/$@.count)
+check-faults: fixtures ## Only the mount tests with injected faults
+	$(call mount,--only '^faults' --json-summary $(COUNTS)/$@.count)
 soak: ## The long tests: more servers, outages, larger files
 	$(Q)tools/deps.sh build demo check soak
 	$(build-fixtures)

@@ -17,7 +17,7 @@ BUILD := build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
 
 # pkg-config's names; what is missing is reported by tools/make/probe.sh before the first compile.
 LIBS := fuse3 liburing libcurl openssl expat jansson
-FIXTURE_LIBS := libevent libevent_openssl
+FIXTURE_LIBS := libevent libevent_openssl libevent_pthreads
 pkg = $(shell pkg-config $(1) $(2) 2>/dev/null)
 
 WARNINGS := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wvla -Wformat=2 -Wno-unused-parameter

@@ -36,6 +36,7 @@ for set in "$@"; do
 	fixture)
 		need_lib libevent 2.1.12 libevent-dev
 		need_lib libevent_openssl 2.1.12 libevent-dev
+		need_lib libevent_pthreads 2.1.12 libevent-dev
 		;;
 	unit)
 		need_lib cmocka 1.1.5 libcmocka-dev

@@ -18,17 +18,14 @@ struct unit {
 };
 
 static const struct unit size_units[] = {
-	{ "K", 1ULL << 10 },   { "M", 1ULL << 20 },   { "G", 1ULL << 30 },   { "T", 1ULL << 40 },
-	{ "KiB", 1ULL << 10 }, { "MiB", 1ULL << 20 }, { "GiB", 1ULL << 30 }, { "TiB", 1ULL << 40 },
+	{ "K", 1ULL << 10 },   { "M", 1ULL << 20 },   { "G", 1ULL << 30 },     { "T", 1ULL << 40 },
+	{ "KiB", 1ULL << 10 }, { "MiB", 1ULL << 20 }, { "GiB", 1ULL << 30 },   { "TiB", 1ULL << 40 },
 	{ "KB", 1000ULL },     { "MB", 1000000ULL },  { "GB", 1000000000ULL }, { "TB", 1000000000000ULL },
 };
 
 static const struct unit duration_units[] = {
-	{ "", 1000000000ULL },
-	{ "ms", 1000000ULL },
-	{ "s", 1000000000ULL },
-	{ "m", 60 * 1000000000ULL },
-	{ "h", 3600 * 1000000000ULL },
+	{ "", 1000000000ULL },       { "ms", 1000000ULL },          { "s", 1000000000ULL },
+	{ "m", 60 * 1000000000ULL }, { "h", 3600 * 1000000000ULL },
 };
 
 struct decimal {

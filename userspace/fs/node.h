@@ -8,6 +8,7 @@
 #ifndef PENSTOCK_FS_NODE_H
 #define PENSTOCK_FS_NODE_H
 
+#include <stdatomic.h>
 #include <stdint.h>
 
 #include "base/list.h"
@@ -27,6 +28,7 @@ struct node {
 	time_t mtime;
 	struct cache_object *object; /* set once, at the first open; guard: the table's lock */
 	struct stream_set *streams;  /* with it */
+	atomic_uint_fast64_t waiting_bytes; /* of reads not replied to */
 	uint16_t etag_at, class_at;
 	char text[]; /* path, etag, storage class */
 };

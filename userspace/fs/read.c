@@ -15,8 +15,15 @@
 #include "base/log.h"
 #include "fs/fs_i.h"
 
-/* Less than this is not enough to hide a request behind, whatever the wire's estimate says. */
-#define WINDOW_FLOOR_BYTES (64ull << 20)
+/*
+ * Least window, whatever the measure says: on a near wire the requests in the kernel's flight nearly suffice, and data read
+ * too early costs a copy; on a far one, and until one is measured, too small a window would also measure too low a rate.
+ */
+#define WINDOW_NEAR_BYTES (24ull << 20)
+#define WINDOW_FAR_BYTES (64ull << 20)
+#define NEAR_CHUNK_NS (30 * NSEC_PER_MSEC)
+/* Of the bandwidth-delay product: requests of a stream end one after another, not all at once. */
+#define WINDOW_PRODUCT_FACTOR 3
 
 struct read_op {
 	struct fs_work work;
@@ -83,8 +90,8 @@ static uint64_t window_max(struct fs *fs)
 	if (now < fs->limits_until_ns)
 		return fs->window_max_bytes;
 	s3_client_stats(fs->cfg.client, &st);
-	window = (uint64_t)((double)st.bytes_per_s * (double)st.chunk_ns / 1e9 * 2);
-	window = max_of(window, (uint64_t)WINDOW_FLOOR_BYTES);
+	window = (uint64_t)((double)st.bytes_per_s * (double)st.chunk_ns / 1e9 * WINDOW_PRODUCT_FACTOR);
+	window = max_of(window, st.chunk_ns && st.chunk_ns < NEAR_CHUNK_NS ? WINDOW_NEAR_BYTES : WINDOW_FAR_BYTES);
 	window = min_of(window, fs->cfg.window_bytes);
 	if (fs->nr_readers > 1)
 		window /= fs->nr_readers;
@@ -100,6 +107,7 @@ static void read_limits(struct read_op *op, struct stream_limits *lim)
 		.file_bytes = op->node->size_bytes,
 		.unit_bytes = CACHE_CHUNK_BYTES,
 		.window_max_bytes = window_max(op->fs),
+		.waiting_bytes = op->node->waiting_bytes,
 		.sweep_max_bytes = op->fs->cfg.window_bytes,
 	};
 }
@@ -140,6 +148,7 @@ static void read_reply(struct read_op *op, int error)
 {
 	struct cache_read *r = &op->read;
 
+	op->node->waiting_bytes -= r->len;
 	if (error < 0) {
 		if (error == -ESTALE)
 			fs_notify_replaced(op->fs, node_path(op->node));
@@ -226,6 +235,7 @@ void fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 	op->read.len = (uint32_t)min_of((uint64_t)size, n->size_bytes - (uint64_t)off);
 	op->read.keep = fi && (fi->flags & O_DIRECT);
 	op->read.done = read_done;
+	n->waiting_bytes += op->read.len;
 	if (fs_current_io->payload && fs_current_io->payload_bytes >= op->read.len)
 		op->read.payload = fs_current_io->payload;
 

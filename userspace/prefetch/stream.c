@@ -98,13 +98,15 @@ static void stream_extend(struct stream *st, uint64_t offset, uint64_t end)
 
 static uint64_t stream_window(struct stream *st, const struct stream_limits *lim, bool missed)
 {
-	uint64_t gain = st->from_start || st->consumed_bytes >= GAIN_PROVEN_BYTES ? 4 : 2;
+	/* Large reads from the first byte on are nearly always a file read whole. */
+	uint64_t gain = st->from_start ? 8 : st->consumed_bytes >= GAIN_PROVEN_BYTES ? 4 : 2;
 	uint64_t proven = min_of(st->consumed_bytes * gain, lim->window_max_bytes);
 
 	if (missed || !st->window_bytes)
 		st->window_bytes = max_of(st->window_bytes, proven);
 	st->window_bytes = min_of(st->window_bytes, lim->window_max_bytes);
-	return st->window_bytes;
+	/* The window is counted from what the reader has got; a unit beyond what it has asked for keeps requests large. */
+	return max_of(below(st->window_bytes, lim->waiting_bytes), min_of(st->window_bytes, lim->unit_bytes));
 }
 
 static struct stream_range stream_ahead(struct stream *st, const struct stream_limits *lim, uint64_t window)

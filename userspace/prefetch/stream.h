@@ -41,6 +41,7 @@ struct stream_limits {
 	uint64_t file_bytes;
 	uint64_t unit_bytes;       /* ranges end on multiples of it where they can: one GET each */
 	uint64_t window_max_bytes; /* of one stream: the wire's bandwidth-delay product, or this reader's share of the memory */
+	uint64_t waiting_bytes;    /* of reads in flight on this inode: they are part of the window */
 	uint64_t sweep_max_bytes;  /* of the whole-file plan: fetched and not yet read */
 };
 

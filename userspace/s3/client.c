@@ -20,6 +20,7 @@
 
 #define RETRY_TOKENS 100
 #define RETRY_GAIN_PERMILLE 200
+#define PREFETCH_LIMIT_START 16
 #define AIMD_HOLD_NS (500 * NSEC_PER_MSEC)
 
 void s3_op_done(struct s3_op *op, int error, const char *message)
@@ -116,7 +117,7 @@ struct s3_op *s3_client_next(struct s3_client *c)
 	reserve = c->aimd.limit / 4;
 	if (active < c->aimd.limit) {
 		n = list_pop_front(&c->queue[0]);
-		if (!n && active + reserve < c->aimd.limit)
+		if (!n && active + reserve < c->aimd.limit && c->nr_active[1] < c->prefetch_limit)
 			n = list_pop_front(&c->queue[1]);
 	}
 	if (n) {
@@ -199,6 +200,7 @@ int s3_client_start(const struct s3_client_config *cfg, struct s3_client **ret, 
 	s3_aimd_init(&c->aimd, cfg->max_connections, AIMD_HOLD_NS);
 	s3_budget_init(&c->budget, RETRY_TOKENS, RETRY_GAIN_PERMILLE);
 	s3_hedge_init(&c->hedge, cfg->hedge_percent);
+	c->prefetch_limit = PREFETCH_LIMIT_START;
 	curl_global_init(CURL_GLOBAL_DEFAULT);
 
 	for (; started < cfg->threads; started++) {

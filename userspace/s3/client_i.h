@@ -57,7 +57,12 @@ struct s3_client {
 	struct s3_hedge hedge;
 	struct s3_latency first_byte;
 	unsigned nr_active[2];
-	uint64_t rate_start_ns, rate_bytes, best_rate, chunk_ns, chunk_seen_ns;
+	uint64_t rate_start_ns, rate_bytes, best_rate;
+	/* Time of an 8 MiB GET: the best of the last seconds, and the usual one now. */
+	uint64_t chunk_ns, chunk_seen_ns, chunk_usual_ns;
+	/* Prefetch in flight: as much as fills the wire; more would only make each request, and a demand among them, slower. */
+	unsigned prefetch_limit;
+	uint64_t prefetch_limit_ns;
 	bool settled;
 	bool stopping;
 

@@ -30,6 +30,8 @@
 #define HEDGE_FLOOR_NS (20 * NSEC_PER_MSEC)
 #define LARGE_GET_BYTES (4u << 20)
 #define RATE_PERIOD_NS (100 * NSEC_PER_MSEC)
+#define PREFETCH_LIMIT_MIN 4
+#define PACE_PERIOD_NS (5 * NSEC_PER_MSEC)
 #define ESTIMATE_LIFE_NS (10 * NSEC_PER_SEC)
 
 void s3_thread_wake(struct s3_thread *t)
@@ -177,6 +179,24 @@ static void op_start(struct s3_thread *t, struct s3_op *op)
 		op_wait(t, op, rc, false, "cannot build the request");
 }
 
+/* Requests in flight are too many when each takes much longer than one alone, and too few while they do not. */
+static void client_pace(struct s3_client *c, uint64_t ns, uint64_t now)
+{
+	if (!c->chunk_ns || ns < c->chunk_ns || now - c->chunk_seen_ns > ESTIMATE_LIFE_NS) {
+		c->chunk_ns = ns;
+		c->chunk_seen_ns = now;
+	}
+	c->chunk_usual_ns = c->chunk_usual_ns ? c->chunk_usual_ns - c->chunk_usual_ns / 8 + ns / 8 : ns;
+	if (now - c->prefetch_limit_ns < PACE_PERIOD_NS)
+		return;
+	c->prefetch_limit_ns = now;
+	if (c->chunk_usual_ns > c->chunk_ns * 5 / 2 && c->prefetch_limit > PREFETCH_LIMIT_MIN)
+		c->prefetch_limit--;
+	else if (c->chunk_usual_ns < c->chunk_ns * 7 / 4 && c->nr_active[1] + 2 >= c->prefetch_limit &&
+		 c->prefetch_limit < c->aimd.max)
+		c->prefetch_limit++;
+}
+
 static void client_sample(struct s3_client *c, const struct s3_attempt *a, uint64_t now)
 {
 	pthread_mutex_lock(&c->lock);
@@ -193,14 +213,8 @@ static void client_sample(struct s3_client *c, const struct s3_attempt *a, uint6
 		c->rate_bytes = 0;
 		c->rate_start_ns = now;
 	}
-	if (a->received >= LARGE_GET_BYTES) {
-		uint64_t ns = (now - a->start_ns) * (8u << 20) / a->received;
-
-		if (!c->chunk_ns || ns < c->chunk_ns || now - c->chunk_seen_ns > ESTIMATE_LIFE_NS) {
-			c->chunk_ns = ns;
-			c->chunk_seen_ns = now;
-		}
-	}
+	if (a->received >= LARGE_GET_BYTES)
+		client_pace(c, (now - a->start_ns) * (8u << 20) / a->received, now);
 	pthread_mutex_unlock(&c->lock);
 	c->bytes += a->received;
 }

@@ -275,7 +275,7 @@ int s3_reply_header(struct s3_reply *r, const char *line, size_t len)
 	return 0;
 }
 
-#define ANY NULL /* whatever the body is */
+#define ANY NULL   /* whatever the body is */
 #define NO_CODE "" /* no body, or not S3's */
 #define ARCHIVED "archived: restore it first"
 

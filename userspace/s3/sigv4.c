@@ -77,7 +77,6 @@ static bool has_control(const char *text)
 	return false;
 }
 
-
 static int sha256(const void *bytes, size_t len, unsigned char ret[HASH_BYTES])
 {
 	return EVP_Digest(bytes, len, ret, NULL, EVP_sha256(), NULL) == 1 ? 0 : -EIO;
@@ -141,9 +140,9 @@ int sigv4_query_encode(struct buf *b, const struct sigv4_query *query, size_t nr
 	_cleanup_buf_ struct buf text;
 	int rc;
 
+	buf_init(&text, b->max);
 	if (nr > QUERY_MAX)
 		return -EINVAL;
-	buf_init(&text, b->max);
 	rc = query_sort(&text, query, nr, pairs);
 	for (size_t i = 0; i < nr && !rc; i++)
 		rc = buf_addf(b, "%s%s=%s", i ? "&" : "", text.data + pairs[i].name, text.data + pairs[i].value);

@@ -75,7 +75,7 @@ int s3_uri_parse(const char *text, struct s3_uri *ret, struct err *e)
 		return err_set(e, -EINVAL, "the s3:// name has no bucket: write s3://BUCKET or s3://BUCKET/PREFIX");
 	if (!bucket_is_valid(text, len))
 		return err_set(e, -EINVAL,
-			       "\"%.*s\" cannot be a bucket: a name has 3 to 63 of a-z 0-9 - . and starts with a letter or digit",
+			       "\"%.*s\" cannot be a bucket: a name is made of 3 to 63 of a-z 0-9 - . and no \"..\"",
 			       (int)min_of(len, (size_t)S3_BUCKET_MAX), text);
 	memcpy(u.bucket, text, len);
 	if (*slash) {
@@ -90,7 +90,8 @@ int s3_uri_parse(const char *text, struct s3_uri *ret, struct err *e)
 static bool is_host_byte(char c, bool v6)
 {
 	if (v6)
-		return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F') || c == ':' || c == '.';
+		return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F') || c == ':' ||
+		       c == '.';
 	return is_alnum(c) || c == '-' || c == '.' || c == '_';
 }
 
@@ -154,26 +155,30 @@ int s3_endpoint_parse(const char *url, struct s3_endpoint *ret, struct err *e)
 
 	ep.https = !strncasecmp(url, "https://", 8);
 	if (!ep.https && strncasecmp(url, "http://", 7))
-		return err_set(e, -EINVAL, "the endpoint \"%.200s\" has no scheme: write http://HOST or https://HOST", url);
+		return err_set(e, -EINVAL, "the endpoint \"%.200s\" has no scheme: write http://HOST or https://HOST",
+			       url);
 	p += ep.https ? 8 : 7;
 	if (p[strcspn(p, "@?#")] != '\0')
-		return err_set(e, -EINVAL, "the endpoint URL holds a user name, a query or a fragment: "
-					   "write only http[s]://HOST[:PORT][/PATH], credentials go elsewhere");
+		return err_set(e, -EINVAL,
+			       "the endpoint URL holds a user name, a query or a fragment: "
+			       "write only http[s]://HOST[:PORT][/PATH], credentials go elsewhere");
 	n = host_parse(p, &ep);
 	if (n < 0)
-		return err_set(e, -EINVAL, "the endpoint \"%.200s\" has no valid host: write http[s]://HOST[:PORT][/PATH]",
-			       url);
+		return err_set(e, -EINVAL,
+			       "the endpoint \"%.200s\" has no valid host: write http[s]://HOST[:PORT][/PATH]", url);
 	p += n;
 	if (*p == ':') {
 		n = port_parse(p + 1, &ep);
 		if (n < 0)
-			return err_set(e, -EINVAL, "the endpoint \"%.200s\" has no valid port: give a number of 1 to 65535",
-				       url);
+			return err_set(e, -EINVAL,
+				       "the endpoint \"%.200s\" has no valid port: give a number of 1 to 65535", url);
 		p += n + 1;
 	}
 	if ((*p && *p != '/') || base_path_parse(p, &ep) < 0)
-		return err_set(e, -EINVAL, "the endpoint \"%.200s\" has a path or port that cannot be used: "
-					   "a path is made of /, letters, digits and - _ ~ .", url);
+		return err_set(e, -EINVAL,
+			       "the endpoint \"%.200s\" has a path or port that cannot be used: "
+			       "a path is made of /, letters, digits and - _ ~ .",
+			       url);
 	*ret = ep;
 	return 0;
 }
