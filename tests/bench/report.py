@@ -9,16 +9,15 @@ SHAPE_TITLES = {'unshaped': 'Unshaped: the server at full speed',
                 'shaped': 'Shaped: 20 ms before each reply, 90 MiB/s for each connection'}
 
 PLOT = '''
-set terminal svg size 1100,420 font "sans,12" background "#ffffff"
+set terminal svg noenhanced size 1100,420 font "sans,12" background "#ffffff"
 set output "{svg}"
 set style data histogram
 set style histogram clustered gap 1
 set style fill solid 0.9 border -1
-set yrange [0:*]
+set yrange [0:1]
 set ylabel "share of a bare receiver's bandwidth"
 set grid ytics
-set key outside right top
-set xtics rotate by -20
+set key below maxrows 1
 set multiplot layout 1,{panels}
 {panels_text}
 unset multiplot

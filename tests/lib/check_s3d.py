@@ -542,6 +542,7 @@ def check_faults_that_lie(s):
     s.fault('no_etag')
     assert 'etag' not in s.s3.get('b', 'k').headers
     s.control('POST', 'generate', bucket='b', prefix='many', count=1500, size=1)
+    s.control('POST', 'reset')
     first = s.s3.request('GET', 'b', query={'list-type': 2}).body
     s.fault('bad_xml')
     reply = s.s3.request('GET', 'b', query={'list-type': 2})

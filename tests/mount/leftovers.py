@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a test left behind: processes, known by a variable in their environment, and mounts below its directory."""
+"""What a test left behind: mounts below its directory, and processes of its session or with its environment."""
 import os
 import signal
 import subprocess
@@ -18,13 +18,17 @@ def _read(path):
         return f'({e.strerror})'
 
 
-def processes(directory):
+def processes(directory, session=None):
+    """Pids that still live: programs know the directory, children of fork() the session."""
     tag = os.fsencode(f'{TAG}={directory}')
     found = []
     for pid in filter(str.isdigit, os.listdir('/proc')):
+        fields = _read(f'/proc/{pid}/stat').rpartition(')')[2].split()
+        if not fields or fields[0] in 'ZX':
+            continue
         try:
             with open(f'/proc/{pid}/environ', 'rb') as f:
-                if tag in f.read().split(b'\0'):
+                if int(fields[3]) == session or tag in f.read().split(b'\0'):
                     found.append(int(pid))
         except OSError:
             pass
@@ -47,15 +51,10 @@ def command(pid):
     return _read(f'/proc/{pid}/cmdline').replace('\0', ' ')[:160]
 
 
-def is_alive(pid):
-    text = _read(f'/proc/{pid}/stat')
-    return not text.startswith('(') and text.rpartition(')')[2].split()[0] not in 'ZX'
-
-
-def stacks(directory):
+def stacks(directory, session):
     """Where every thread of every process of the test is, as text."""
     lines = []
-    for pid in processes(directory):
+    for pid in processes(directory, session):
         lines.append(f'process {pid}: {command(pid)}')
         try:
             threads = sorted(os.listdir(f'/proc/{pid}/task'), key=int)
@@ -70,17 +69,17 @@ def stacks(directory):
     return '\n'.join(lines)
 
 
-def wait_gone(directory, seconds):
+def wait_gone(directory, session, seconds):
     """Processes that still live after some time, as text."""
     deadline = time.monotonic() + seconds
     while True:
-        alive = [pid for pid in processes(directory) if is_alive(pid)]
+        alive = processes(directory, session)
         if not alive or time.monotonic() > deadline:
             return [f'{pid} ({command(pid)})' for pid in alive]
         time.sleep(0.02)
 
 
-def remove(directory):
+def remove(directory, session):
     """Kills and unmounts everything of the test; a request that hangs in the kernel is ended by force."""
     for point, minor in reversed(mounts(directory)):
         try:
@@ -90,7 +89,7 @@ def remove(directory):
             pass
         subprocess.run(['umount', '-l', point], stderr=subprocess.DEVNULL)
     for _ in range(100):
-        pids = [pid for pid in processes(directory) if is_alive(pid)]
+        pids = processes(directory, session)
         if not pids:
             return
         for pid in pids:

@@ -143,10 +143,10 @@ class Runner:
         elif result['why']:
             findings.append(result['why'])
         if not findings:
-            left = leftovers.wait_gone(case.directory, 3)
+            left = leftovers.wait_gone(case.directory, case.pid, 3)
             findings += [f'left behind: process {p}' for p in left]
             findings += [f'left behind: mount {p}' for p, _ in leftovers.mounts(case.directory)]
-        leftovers.remove(case.directory)
+        leftovers.remove(case.directory, case.pid)
         findings += log_findings(case.directory, result['expected'])
         seconds = time.monotonic() - case.started
         if not findings:
@@ -189,7 +189,8 @@ class Runner:
                 ended = True
         for case in [c for c in self.running.values() if time.monotonic() > c.deadline]:
             del self.running[case.pid]
-            self.finish(case, leftovers.stacks(case.directory))
+            self.finish(case, leftovers.stacks(case.directory, case.pid))
+            os.waitpid(case.pid, 0)
             ended = True
         return ended
 
@@ -248,7 +249,7 @@ def main():
             finally:
                 for case in runner.running.values():
                     import leftovers
-                    leftovers.remove(case.directory)
+                    leftovers.remove(case.directory, case.pid)
                 runner.fixtures.stop()
         from harness import log_findings
         for finding in log_findings(base, []):

@@ -58,7 +58,7 @@ fuzz-brief: fuzz-programs
 
 .PHONY: check-s3d
 check-s3d: fixtures ## Check the S3 server that injects the faults
-	$(Q)tests/lib/tally --count $(COUNTS)/$@.count $(PYTHON) tests/lib/check_s3d.py $(BUILD)/tests/s3d
+	$(Q)$(PYTHON) tests/lib/check_s3d.py --program $(BUILD)/tests/s3d --json-summary $(COUNTS)/$@.count
 
 # Mount tests: real mounts, real servers, injected faults. MOUNT= hands options over: MOUNT="--only bytes --keep".
 MOUNT ?=

@@ -536,7 +536,8 @@ uint64_t cache_prefetch(struct cache *c, struct cache_object *o, uint64_t offset
 	list_init(&submit);
 	pthread_mutex_lock(&c->lock);
 	deadline = clock_mono_ns() + c->cfg.read_deadline_ns;
-	while (at < end && !cache_object_stale(o)) {
+	/* A read that waits for memory gets whatever comes free. */
+	while (at < end && !cache_object_stale(o) && list_empty(&c->starved)) {
 		uint32_t index = (uint32_t)(at / CACHE_CHUNK_BYTES);
 		uint64_t stop = min_of(end, (uint64_t)(index + 1) * CACHE_CHUNK_BYTES);
 		unsigned first = (unsigned)(at % CACHE_CHUNK_BYTES / CACHE_BLOCK_BYTES);

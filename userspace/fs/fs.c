@@ -94,8 +94,9 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 
 	/* A node is one version: what the page cache holds of it never becomes invalid. */
 	conn->want &= ~(unsigned)(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
-	conn->want |= conn->capable & (FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS |
-				       FUSE_CAP_READDIRPLUS_AUTO);
+	/* Attributes always come with a listing: "ls -l" then needs no lookup for each name. */
+	conn->want &= ~(unsigned)FUSE_CAP_READDIRPLUS_AUTO;
+	conn->want |= conn->capable & (FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS);
 	conn->max_background = fs->cfg.max_background;
 	conn->congestion_threshold = fs->cfg.max_background * 3 / 4;
 }

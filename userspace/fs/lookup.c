@@ -3,8 +3,9 @@
  * Looking a name up: is there an object of that key, is there anything below it, or neither?
  *
  * Design: what is known is taken from the metadata table. Else two one-key lists run side by side: the first key at or after
- * KEY tells the object with its size, time and ETag; the first key below KEY/ tells the directory, which wins. In a
- * directory too large for the table, a page of siblings is fetched instead, since a walk over it asks for them next.
+ * KEY tells the object with its size, time and ETag; the first key below KEY/ tells the directory, which wins. Where many
+ * names of one directory are asked for, a page of siblings is fetched instead of the first list: a walk over a directory
+ * larger than the table then costs a request for a thousand names.
  * Threads: completions in an S3 thread; the reply on a transport thread.
  */
 #define _GNU_SOURCE
@@ -16,6 +17,10 @@
 #include "base/log.h"
 #include "fs/fs_i.h"
 
+#define SWEEP_MISSES 8
+#define SWEEP_LIFE_NS (10 * NSEC_PER_SEC)
+#define SWEEP_KEYS 1000
+
 struct lookup_op {
 	struct fs_work work;
 	struct fs *fs;
@@ -25,6 +30,10 @@ struct lookup_op {
 	char below[S3_KEY_MAX + 2]; /* key + "/" */
 	struct s3_list object_list, below_list;
 	struct s3_head head;
+	/* A page of siblings: the directory's key, where the page starts, and the object before the present one. */
+	bool sweep;
+	char dir[S3_KEY_MAX + 2], after[S3_KEY_MAX + 2], held[S3_KEY_MAX + 1];
+	struct meta_record held_rec;
 	struct meta_record object;
 	bool has_object, has_below;
 	atomic_int nr_running, error;
@@ -115,6 +124,54 @@ static int on_object(void *ctx, const struct s3_list_object *o)
 	return 0;
 }
 
+static void sibling_put(struct lookup_op *op, const char *key, size_t len, const struct meta_record *rec)
+{
+	size_t skip = strlen(op->fs->prefix);
+	char path[S3_KEY_MAX + 1];
+
+	if (len <= skip || len - skip > S3_KEY_MAX || memchr(key, '\0', len))
+		return;
+	memcpy(path, key + skip, len - skip);
+	path[len - skip] = '\0';
+	meta_put(op->fs->meta, path, rec, clock_mono_ns() + op->fs->cfg.metadata_ttl_ns);
+}
+
+/*
+ * An object is known to be a file only when the list is past KEY/, which a key that begins with KEY and goes on below "/" does
+ * not tell. Others are left out: a lookup of theirs asks.
+ */
+static void held_put(struct lookup_op *op, const char *next)
+{
+	size_t len = strlen(op->held);
+
+	if (len && op->held_rec.etag[0] && !(strncmp(next, op->held, len) == 0 && (unsigned char)next[len] < '/'))
+		sibling_put(op, op->held, len, &op->held_rec);
+	op->held[0] = '\0';
+}
+
+static int on_sibling(void *ctx, const struct s3_list_object *o)
+{
+	struct lookup_op *op = ctx;
+
+	held_put(op, o->key);
+	if (o->key_len && o->key_len == strlen(o->key) && o->key[o->key_len - 1] != '/') {
+		snprintf(op->held, sizeof(op->held), "%s", o->key);
+		record_of(o, &op->held_rec);
+	}
+	return on_object(ctx, o);
+}
+
+/* After the objects of the page: where both have a name, the directory stays. */
+static int on_sibling_dir(void *ctx, const char *prefix, size_t len)
+{
+	struct meta_record rec = { .kind = META_DIR };
+	struct lookup_op *op = ctx;
+
+	if (len > 1 && prefix[len - 1] == '/')
+		sibling_put(op, prefix, len - 1, &rec);
+	return 0;
+}
+
 static int on_below(void *ctx, const struct s3_list_object *o)
 {
 	struct lookup_op *op = ctx;
@@ -148,6 +205,8 @@ static void object_done(struct s3_list *l, int error, const char *message)
 {
 	struct lookup_op *op = list_entry(l, struct lookup_op, object_list);
 
+	if (op->sweep && error == 0 && !l->next_token)
+		held_put(op, "");
 	free(take_ptr(l->next_token));
 	if (error == 0 && op->has_object && !op->object.etag[0]) {
 		op->head.key = op->key;
@@ -180,14 +239,46 @@ static void list_setup(struct s3_list *l, struct lookup_op *op, const char *pref
 	};
 }
 
+/* Are many names of this directory being asked for? */
+static bool dir_swept(struct node *dir)
+{
+	uint64_t now = clock_mono_ns();
+
+	if (now - dir->miss_ns > SWEEP_LIFE_NS)
+		dir->nr_misses = 0;
+	dir->miss_ns = now;
+	return ++dir->nr_misses > SWEEP_MISSES;
+}
+
+/* A key just before <op>'s, so that a list after it begins there; false where none can be written. */
+static bool sweep_start(struct lookup_op *op, const char *dir_path)
+{
+	size_t len = strlen(op->key);
+	unsigned char last = (unsigned char)op->key[len - 1];
+
+	if (last <= ' ' || last > '~' || len + 1 >= sizeof(op->after))
+		return false;
+	snprintf(op->after, sizeof(op->after), "%.*s%c~", (int)len - 1, op->key, last - 1);
+	snprintf(op->dir, sizeof(op->dir), "%s%s%s", op->fs->prefix, dir_path, dir_path[0] ? "/" : "");
+	return true;
+}
+
 static void lookup_ask(struct lookup_op *op)
 {
+	static const struct s3_list_ops sibling_ops = { .object = on_sibling, .common_prefix = on_sibling_dir };
 	static const struct s3_list_ops object_ops = { .object = on_object, .common_prefix = on_prefix };
 	static const struct s3_list_ops below_ops = { .object = on_below, .common_prefix = on_prefix };
 
 	op->nr_running = 2;
 	list_setup(&op->object_list, op, op->key, &object_ops);
 	op->object_list.done = object_done;
+	if (op->sweep) {
+		op->object_list.ops = &sibling_ops;
+		op->object_list.prefix = op->dir;
+		op->object_list.delimiter = "/";
+		op->object_list.start_after = op->after;
+		op->object_list.max_keys = SWEEP_KEYS;
+	}
 	list_setup(&op->below_list, op, op->below, &below_ops);
 	op->below_list.done = below_done;
 	s3_list_submit(op->fs->cfg.client, &op->object_list);
@@ -226,5 +317,6 @@ void fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	op->req = req;
 	op->work.io = fs_current_io;
 	snprintf(op->below, sizeof(op->below), "%s/", op->key);
+	op->sweep = fs->cfg.metadata_ttl_ns && dir_swept(dir) && sweep_start(op, node_path(dir));
 	lookup_ask(op);
 }

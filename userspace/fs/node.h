@@ -29,6 +29,9 @@ struct node {
 	struct cache_object *object; /* set once, at the first open; guard: the table's lock */
 	struct stream_set *streams;  /* with it */
 	atomic_uint_fast64_t waiting_bytes; /* of reads not replied to */
+	/* Of a directory: names lately asked S3 for. */
+	atomic_uint nr_misses;
+	atomic_uint_fast64_t miss_ns;
 	uint16_t etag_at, class_at;
 	char text[]; /* path, etag, storage class */
 };
