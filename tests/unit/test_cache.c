@@ -357,6 +357,198 @@ static void memory_that_a_read_waits_for_is_not_prefetched_into(void **state)
 	cache_end(o);
 }
 
+/* --- prefetch --- */
+
+static void a_prefetch_asks_for_whole_chunks_as_prefetch(void **state)
+{
+	struct cache_object *o;
+
+	cache_make(256);
+	o = object("k", 20 * MIB + 5);
+	assert_int_equal(cache_prefetch(c, o, 3 * MIB, 100 * MIB, false), 17 * MIB + 5);
+	assert_int_equal(src.nr, 3);
+	check_get(0, 3 * MIB, 5 * MIB, false);
+	check_get(1, CHUNK, CHUNK, false);
+	check_get(2, 2 * CHUNK, 4 * MIB + 5, false);
+	assert_int_equal(cache_prefetch(c, o, 0, 20 * MIB, false), 20 * MIB);
+	assert_int_equal(src.nr, 4);
+	check_get(3, 0, 3 * MIB, false);
+	assert_int_equal(cache_prefetch(c, o, 20 * MIB + 5, MIB, false), 0);
+	complete_all();
+	read_whole(o, 12 * MIB, CHUNK, PAYLOAD);
+	assert_int_equal(src.nr_submitted, 4);
+	check_idle(161 - 64);
+	cache_end(o);
+}
+
+static void a_read_joins_a_prefetch_and_promotes_it(void **state)
+{
+	struct cache_object *o;
+	struct tread t, u;
+
+	cache_make(64);
+	o = object("k", 100 * MIB);
+	cache_prefetch(c, o, 0, CHUNK, false);
+	start(&t, o, 5 * BLOCK, 2 * BLOCK, PAYLOAD);
+	assert_int_equal(src.nr_promoted, 1);
+	assert_int_equal(src.nr_submitted, 1);
+	start(&u, o, 5 * BLOCK, 100, PLAIN);
+	assert_int_equal(src.nr_promoted, 1);
+	deliver(0, 7 * BLOCK);
+	assert_int_equal(t.nr_done + u.nr_done, 2);
+	complete_all();
+	end_ok(&t);
+	end_ok(&u);
+	cache_end(o);
+}
+
+static struct tread joiner;
+
+/* The read comes between the plan and the submission. */
+static void submit_after_a_reader_joined(void *ctx, struct s3_get *g)
+{
+	if (!src.nr_submitted++)
+		start(&joiner, *(struct cache_object **)ctx, 0, 4096, PLAIN);
+	src_submit(ctx, g);
+}
+
+static void a_read_that_joins_before_the_prefetch_is_submitted_promotes_it_too(void **state)
+{
+	struct cache_object *o;
+
+	cache_make(64);
+	o = object("k", 100 * MIB);
+	c->cfg.source.submit = submit_after_a_reader_joined;
+	c->cfg.source.ctx = &o;
+	cache_prefetch(c, o, 0, CHUNK, false);
+	assert_int_equal(src.nr, 1);
+	assert_true(src.get[0]->op.demand);
+	complete_all();
+	end_ok(&joiner);
+	cache_end(o);
+}
+
+static void a_prefetch_spares_what_was_prefetched_and_not_read(void **state)
+{
+	struct cache_object *o;
+	struct tread t;
+
+	cache_make(4);
+	o = object("k", 100 * MIB);
+	assert_int_equal(cache_prefetch(c, o, 0, 3 * BLOCK, false), 3 * BLOCK);
+	assert_int_equal(cache_prefetch(c, o, CHUNK, 2 * BLOCK, false), 0);
+	complete_all();
+	assert_int_equal(cache_prefetch(c, o, CHUNK, 2 * BLOCK, false), 0);
+	assert_int_equal(stats().evicted_bytes, 0);
+	/* What was read may go. */
+	read_whole(o, 0, 3 * BLOCK, KEEP);
+	assert_int_equal(src.nr_submitted, 1);
+	assert_int_equal(cache_prefetch(c, o, CHUNK, 2 * BLOCK, false), 2 * BLOCK);
+	complete_all();
+	check_idle(2);
+	/* And a reader comes before both. */
+	start(&t, o, 2 * CHUNK, 4 * BLOCK, PLAIN);
+	assert_int_equal(src.nr, 1);
+	complete_all();
+	end_ok(&t);
+	cache_end(o);
+}
+
+static void a_prefetch_after_a_pause_is_as_safe(void **state)
+{
+	struct cache_object *o;
+
+	cache_make(2);
+	o = object("k", 100 * MIB);
+	c->active_ns = clock_mono_ns() - 31 * NSEC_PER_SEC;
+	assert_int_equal(cache_prefetch(c, o, 0, 2 * BLOCK, false), 2 * BLOCK);
+	complete_all();
+	assert_int_equal(cache_prefetch(c, o, CHUNK, 2 * BLOCK, false), 0);
+	assert_int_equal(stats().evicted_bytes, 0);
+	cache_end(o);
+}
+
+static void a_prefetch_that_nobody_reads_gives_way_in_the_end(void **state)
+{
+	struct cache_object *o;
+
+	cache_make(2);
+	o = object("k", 100 * MIB);
+	cache_prefetch(c, o, 0, 2 * BLOCK, false);
+	complete_all();
+	o->chunk[0]->touched_ns -= 31 * NSEC_PER_SEC;
+	assert_int_equal(cache_prefetch(c, o, CHUNK, 2 * BLOCK, false), 2 * BLOCK);
+	complete_all();
+	check_idle(2);
+	cache_end(o);
+}
+
+static void a_prefetch_can_leave_out_what_was_served(void **state)
+{
+	struct cache_object *o;
+
+	cache_make(64);
+	o = object("k", 1 * MIB);
+	read_whole(o, 0, 2 * BLOCK, PAYLOAD);
+	read_whole(o, 2 * BLOCK, 2 * BLOCK, PLAIN);
+	check_idle(0);
+	assert_int_equal(cache_prefetch(c, o, 0, 6 * BLOCK, true), 6 * BLOCK);
+	assert_int_equal(src.nr, 1);
+	check_get(0, 4 * BLOCK, 2 * BLOCK, false);
+	complete_all();
+	assert_int_equal(cache_prefetch(c, o, 0, 6 * BLOCK, false), 6 * BLOCK);
+	assert_int_equal(src.nr, 1);
+	check_get(0, 0, 4 * BLOCK, false);
+	complete_all();
+	check_idle(6);
+	cache_end(o);
+}
+
+/* --- housekeeping --- */
+
+static void idle_memory_is_given_back(void **state)
+{
+	struct cache_object *o;
+	struct tread t;
+
+	cache_make(256);
+	o = object("k", 32 * MIB);
+	read_whole(o, 0, 2 * BLOCK, KEEP);
+	read_whole(o, CHUNK, CHUNK, PLAIN);
+	assert_true(stats().resident_bytes > CHUNK);
+	c->active_ns = clock_mono_ns() - 4 * NSEC_PER_SEC;
+	cache_tick(c);
+	assert_true(stats().resident_bytes > CHUNK);
+	c->active_ns = clock_mono_ns() - 6 * NSEC_PER_SEC;
+	cache_tick(c);
+	assert_int_equal(stats().resident_bytes, 2 * BLOCK);
+	start(&t, o, 0, 2 * BLOCK, KEEP);
+	assert_int_equal(t.rc, 0);
+	/* A read under way keeps its memory, whatever the time. */
+	c->active_ns = clock_mono_ns() - 61 * NSEC_PER_SEC;
+	cache_tick(c);
+	check_idle(2);
+	end_ok(&t);
+	c->active_ns = clock_mono_ns() - 61 * NSEC_PER_SEC;
+	cache_tick(c);
+	check_idle(0);
+	assert_int_equal(stats().resident_bytes, 0);
+	read_whole(o, 0, 2 * BLOCK, KEEP);
+	cache_end(o);
+}
+
+static void a_budget_below_one_block_is_refused(void **state)
+{
+	struct cache_config cfg = { .budget_bytes = BLOCK - 1, .source = { .submit = src_submit, .promote = src_promote } };
+
+	assert_null(cache_new(&cfg));
+	assert_null(cache_free(NULL));
+	cache_make(3);
+	c->cfg.budget_bytes = 0;
+	assert_int_equal(stats().budget_bytes, 3 * BLOCK);
+	cache_end(NULL);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -376,6 +568,15 @@ int main(void)
 		cmocka_unit_test(a_read_without_memory_waits_for_it),
 		cmocka_unit_test(a_read_gets_the_memory_of_failed_fetches),
 		cmocka_unit_test(memory_that_a_read_waits_for_is_not_prefetched_into),
+		cmocka_unit_test(a_prefetch_asks_for_whole_chunks_as_prefetch),
+		cmocka_unit_test(a_read_joins_a_prefetch_and_promotes_it),
+		cmocka_unit_test(a_read_that_joins_before_the_prefetch_is_submitted_promotes_it_too),
+		cmocka_unit_test(a_prefetch_spares_what_was_prefetched_and_not_read),
+		cmocka_unit_test(a_prefetch_after_a_pause_is_as_safe),
+		cmocka_unit_test(a_prefetch_that_nobody_reads_gives_way_in_the_end),
+		cmocka_unit_test(a_prefetch_can_leave_out_what_was_served),
+		cmocka_unit_test(idle_memory_is_given_back),
+		cmocka_unit_test(a_budget_below_one_block_is_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -46,11 +46,11 @@ static inline void cleanup_unlock(pthread_mutex_t **m)
 #define _cleanup_fclose_ _cleanup_(cleanup_fclose)
 
 /* Moves a pointer out of a scope: the local becomes NULL, the value is returned. */
-#define take_ptr(p)                    \
-	({                             \
+#define take_ptr(p)                     \
+	({                              \
 		__typeof__(p) _t = (p); \
-		(p) = NULL;            \
-		_t;                    \
+		(p) = NULL;             \
+		_t;                     \
 	})
 
 static inline int take_fd(int *fd)
@@ -62,17 +62,17 @@ static inline int take_fd(int *fd)
 }
 
 #define array_len(a) (sizeof(a) / sizeof((a)[0]))
-#define container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+#define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 /* Names of their own, so that one may stand inside the other. */
-#define min_of(a, b)                                            \
-	({                                                      \
+#define min_of(a, b)                                              \
+	({                                                        \
 		__typeof__((a) + (b)) _min_a = (a), _min_b = (b); \
-		_min_a < _min_b ? _min_a : _min_b;              \
+		_min_a < _min_b ? _min_a : _min_b;                \
 	})
-#define max_of(a, b)                                            \
-	({                                                      \
+#define max_of(a, b)                                              \
+	({                                                        \
 		__typeof__((a) + (b)) _max_a = (a), _max_b = (b); \
-		_max_a > _max_b ? _max_a : _max_b;              \
+		_max_a > _max_b ? _max_a : _max_b;                \
 	})
 
 #endif

@@ -104,15 +104,15 @@ void log_line(enum log_level level, const char *room, const char *fmt, ...)
 	strftime(when, sizeof(when), "%Y-%m-%dT%H:%M:%S", &tm);
 
 	if (log_format == LOG_FORMAT_JSON) {
-		n = snprintf(line, sizeof(line), "{\"time\":\"%s.%03ldZ\",\"level\":\"%s\",\"room\":\"%s\",\"msg\":\"", when,
-			     ts.tv_nsec / 1000000, level_names[level], room);
+		n = snprintf(line, sizeof(line), "{\"time\":\"%s.%03ldZ\",\"level\":\"%s\",\"room\":\"%s\",\"msg\":\"",
+			     when, ts.tv_nsec / 1000000, level_names[level], room);
 		n += (int)json_escape(line + n, sizeof(line) - (size_t)n - 4, msg);
 		memcpy(line + n, "\"}\n", 3);
 		n += 3;
 	} else {
 		text_sanitize(msg);
-		n = snprintf(line, sizeof(line), "%s.%03ldZ %-5s %s: %s\n", when, ts.tv_nsec / 1000000, level_names[level], room,
-			     msg);
+		n = snprintf(line, sizeof(line), "%s.%03ldZ %-5s %s: %s\n", when, ts.tv_nsec / 1000000,
+			     level_names[level], room, msg);
 		n = min_of(n, (int)sizeof(line) - 1);
 	}
 	if (write(log_fd, line, (size_t)n) < 0) {

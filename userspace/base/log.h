@@ -23,9 +23,9 @@ void log_line(enum log_level level, const char *room, const char *fmt, ...) __at
 #define log_error(room, ...) log_line(LOG_LEVEL_ERROR, room, __VA_ARGS__)
 #define log_warn(room, ...) log_line(LOG_LEVEL_WARN, room, __VA_ARGS__)
 #define log_info(room, ...) log_line(LOG_LEVEL_INFO, room, __VA_ARGS__)
-#define log_debug(room, ...)                                         \
-	do {                                                         \
-		if (log_enabled(LOG_LEVEL_DEBUG))                    \
+#define log_debug(room, ...)                                          \
+	do {                                                          \
+		if (log_enabled(LOG_LEVEL_DEBUG))                     \
 			log_line(LOG_LEVEL_DEBUG, room, __VA_ARGS__); \
 	} while (0)
 

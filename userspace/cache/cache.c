@@ -2,9 +2,10 @@
 /*
  * Objects, chunks and reads of the chunk store.
  *
- * Design: a read pins the blocks it uses from their arrival to its end. A buffered read's blocks go back to the slab once they
- * were read whole, since the kernel's page cache keeps them now: a stream then runs in a few MiB of warm memory. Blocks
- * read past the page cache (O_DIRECT) or not read yet stay until the budget needs them, least recently used first.
+ * Design: a read pins the blocks it uses from their arrival to its end. A buffered read's blocks go back to the
+ * slab once they were read whole, since the kernel's page cache keeps them now: a stream then runs in a few MiB of
+ * warm memory. Blocks read past the page cache (O_DIRECT) or not read yet stay until the budget needs them, least
+ * recently used first.
  * Threads: any; see cache.h. Lock order: the cache's lock, then a fetch's dest_lock.
  */
 #define _GNU_SOURCE
@@ -17,7 +18,8 @@
 #include "base/clock.h"
 #include "cache/cache_i.h"
 
-#define SPECULATIVE_LIFE_NS (30 * NSEC_PER_SEC)
+/* About what one stream on a near wire uses: its first touch is not on the reader's time. */
+#define WARM_BYTES (24u << 20)
 #define IDLE_TRIM_NS (5 * NSEC_PER_SEC)
 #define IDLE_DROP_NS (60 * NSEC_PER_SEC)
 
@@ -32,6 +34,7 @@ struct cache *cache_new(const struct cache_config *cfg)
 		free(c);
 		return NULL;
 	}
+	slab_warm(&c->slab, min_of(cfg->budget_bytes / 4, (uint64_t)WARM_BYTES));
 	pthread_mutex_init(&c->lock, NULL);
 	for (size_t i = 0; i < CACHE_HASH_BUCKETS; i++)
 		list_init(&c->bucket[i]);
@@ -40,161 +43,6 @@ struct cache *cache_new(const struct cache_config *cfg)
 	list_init(&c->starved);
 	c->active_ns = clock_mono_ns();
 	return c;
-}
-
-static uint64_t name_hash(const char *key, const char *etag, uint64_t size, time_t mtime)
-{
-	uint64_t h = 14695981039346656037ull ^ size ^ ((uint64_t)mtime << 20);
-
-	for (; *key; key++)
-		h = (h ^ (unsigned char)*key) * 1099511628211ull;
-	for (; *etag; etag++)
-		h = (h ^ (unsigned char)*etag) * 1099511628211ull;
-	return h ^ (h >> 29);
-}
-
-struct cache_object *cache_object_get(struct cache *c, const char *key, const char *etag, uint64_t size_bytes, time_t mtime)
-{
-	uint64_t h = name_hash(key, etag, size_bytes, mtime);
-	struct list *bucket = &c->bucket[h % CACHE_HASH_BUCKETS];
-	size_t key_len = strlen(key) + 1, etag_len = strlen(etag) + 1;
-	struct cache_object *o;
-
-	pthread_mutex_lock(&c->lock);
-	list_for_each(n, bucket) {
-		o = list_entry(n, struct cache_object, hash);
-		if (o->name_hash == h && o->size_bytes == size_bytes && o->mtime == mtime && strcmp(o->key, key) == 0 &&
-		    strcmp(o->etag, etag) == 0) {
-			o->refs++;
-			goto out;
-		}
-	}
-	o = calloc(1, sizeof(*o) + key_len + etag_len);
-	if (!o)
-		goto out;
-	o->cache = c;
-	o->refs = 1;
-	o->name_hash = h;
-	o->size_bytes = size_bytes;
-	o->mtime = mtime;
-	o->nr_chunks = (uint32_t)((size_bytes + CACHE_CHUNK_BYTES - 1) / CACHE_CHUNK_BYTES);
-	memcpy(o->key, key, key_len);
-	o->etag = o->key + key_len;
-	memcpy(o->etag, etag, etag_len);
-	list_push_front(bucket, &o->hash);
-out:
-	pthread_mutex_unlock(&c->lock);
-	return o;
-}
-
-void cache_object_unref(struct cache *c, struct cache_object *o)
-{
-	if (--o->refs)
-		return;
-	list_del(&o->hash);
-	for (uint32_t i = 0; o->chunk && i < o->nr_chunks; i++)
-		free(o->chunk[i]);
-	free(o->chunk);
-	free(o);
-}
-
-void cache_object_put(struct cache *c, struct cache_object *o)
-{
-	if (!o)
-		return;
-	pthread_mutex_lock(&c->lock);
-	cache_object_unref(c, o);
-	pthread_mutex_unlock(&c->lock);
-}
-
-bool cache_object_stale(const struct cache_object *o)
-{
-	return __atomic_load_n(&o->stale, __ATOMIC_RELAXED);
-}
-
-struct cache_chunk *cache_chunk_find(struct cache_object *o, uint32_t index, bool create)
-{
-	struct cache_chunk *ch;
-
-	if (!o->chunk) {
-		if (!create || !(o->chunk = calloc(o->nr_chunks, sizeof(*o->chunk))))
-			return NULL;
-	}
-	ch = o->chunk[index];
-	if (ch || !create)
-		return ch;
-	ch = calloc(1, sizeof(*ch));
-	if (!ch)
-		return NULL;
-	ch->object = o;
-	ch->index = index;
-	list_init(&ch->lru);
-	list_init(&ch->waits);
-	list_init(&ch->fetches);
-	o->chunk[index] = ch;
-	return ch;
-}
-
-int cache_chunk_hold_blocks(struct cache *c, struct cache_chunk *ch)
-{
-	if (ch->blocks)
-		return 0;
-	ch->blocks = calloc(1, sizeof(*ch->blocks));
-	if (!ch->blocks)
-		return -ENOMEM;
-	if (ch->object->nr_cached_chunks++ == 0)
-		ch->object->refs++;
-	list_push_front(&c->lru, &ch->lru);
-	return 0;
-}
-
-void cache_chunk_drop_blocks(struct cache *c, struct cache_chunk *ch)
-{
-	struct cache_object *o = ch->object;
-
-	free(ch->blocks);
-	ch->blocks = NULL;
-	list_del(&ch->lru);
-	if (--o->nr_cached_chunks == 0)
-		cache_object_unref(c, o);
-}
-
-void cache_block_free(struct cache *c, struct cache_chunk *ch, unsigned b)
-{
-	slab_give(&c->slab, ch->blocks->slot[b]);
-	ch->blocks->consumed_bytes[b] = 0;
-	ch->present &= ~(1ull << b);
-	ch->speculative &= ~(1ull << b);
-}
-
-/* Frees what nobody pins; the chunk may be gone with its object afterwards. */
-static void chunk_evict(struct cache *c, struct cache_chunk *ch)
-{
-	for (unsigned b = 0; b < CACHE_CHUNK_BLOCKS; b++) {
-		if (ch->present & (1ull << b)) {
-			c->stats.evicted_bytes += block_bytes(ch, b);
-			cache_block_free(c, ch, b);
-		}
-	}
-	cache_chunk_drop_blocks(c, ch);
-}
-
-bool cache_make_room(struct cache *c, uint32_t nr, bool gentle)
-{
-	uint64_t now = clock_mono_ns();
-	struct list *n = c->lru.prev;
-
-	while (slab_available(&c->slab) < nr && n != &c->lru) {
-		struct cache_chunk *ch = list_entry(n, struct cache_chunk, lru);
-
-		n = n->prev;
-		if (ch->nr_pins || ch->pending)
-			continue;
-		if (gentle && ch->speculative && now - ch->touched_ns < SPECULATIVE_LIFE_NS)
-			continue;
-		chunk_evict(c, ch);
-	}
-	return slab_available(&c->slab) >= nr;
 }
 
 static void block_pin(struct cache_chunk *ch, unsigned b)
@@ -403,7 +251,7 @@ int cache_read_start(struct cache *c, struct cache_read *r)
 	r->nr_waits = 0;
 	pthread_mutex_lock(&c->lock);
 	c->active_ns = clock_mono_ns();
-	c->trimmed = false;
+	c->trimmed = c->dropped = false;
 	r->deadline_ns = c->active_ns + c->cfg.read_deadline_ns;
 	rc = list_empty(&c->starved) ? read_begin(c, r, &submit) : -ENOBUFS;
 	r->missed = rc != 0;
@@ -457,8 +305,8 @@ void cache_starved_kick(struct cache *c)
 }
 
 /* Calls <fn> for each piece of the read that lies in one block. */
-static void read_each_block(const struct cache_read *r, void (*fn)(void *arg, unsigned char *at, uint32_t len, uint64_t to, bool direct),
-			    void *arg)
+static void read_each_block(const struct cache_read *r,
+			    void (*fn)(void *arg, unsigned char *at, uint32_t len, uint64_t to, bool direct), void *arg)
 {
 	const struct slab *slab = &r->object->cache->slab;
 	uint64_t to = 0;
@@ -563,16 +411,6 @@ uint64_t cache_prefetch(struct cache *c, struct cache_object *o, uint64_t offset
 	return at - offset;
 }
 
-static void cache_drop_idle(struct cache *c)
-{
-	list_for_each_safe(n, tmp, &c->lru) {
-		struct cache_chunk *ch = list_entry(n, struct cache_chunk, lru);
-
-		if (!ch->nr_pins && !ch->pending)
-			chunk_evict(c, ch);
-	}
-}
-
 static void expire(struct list *reads, uint64_t now, struct list *done)
 {
 	while (!list_empty(reads)) {
@@ -593,12 +431,12 @@ void cache_tick(struct cache *c)
 	pthread_mutex_lock(&c->lock);
 	expire(&c->reads, now, &done);
 	expire(&c->starved, now, &done);
-	if (now - c->active_ns > IDLE_DROP_NS && !list_empty(&c->lru)) {
-		cache_drop_idle(c);
-		c->trimmed = false;
-	}
-	if (now - c->active_ns > IDLE_TRIM_NS && !c->trimmed) {
-		slab_trim(&c->slab);
+	if (now - c->active_ns > IDLE_DROP_NS && !c->dropped) {
+		cache_evict_idle(c);
+		slab_trim(&c->slab, false);
+		c->dropped = true;
+	} else if (now - c->active_ns > IDLE_TRIM_NS && !c->trimmed) {
+		slab_trim(&c->slab, true);
 		c->trimmed = true;
 	}
 	pthread_mutex_unlock(&c->lock);
@@ -620,7 +458,7 @@ struct cache *cache_free(struct cache *c)
 {
 	if (!c)
 		return NULL;
-	cache_drop_idle(c);
+	cache_evict_idle(c);
 	slab_done(&c->slab);
 	pthread_mutex_destroy(&c->lock);
 	free(c);

@@ -2,9 +2,9 @@
 /*
  * The chunk store: what has arrived of which object version, in a memory slab with a hard budget.
  *
- * Design: an object version is cut into chunks of 8 MiB; a chunk is the unit of naming, eviction and single flight, and holds a
- * bitmap of 128 KiB blocks, the unit of memory and of fetching. A block is absent, pending (one fetch brings it, whoever
- * wants it joins) or present. Data of two versions never meet: the version is part of the name.
+ * Design: an object version is cut into chunks of 8 MiB; a chunk is the unit of naming, eviction and single flight,
+ * and holds a bitmap of 128 KiB blocks, the unit of memory and of fetching. A block is absent, pending (one fetch
+ * brings it, whoever wants it joins) or present. Data of two versions never meet: the version is part of the name.
  * Threads: any. One lock guards all of it and is never held across I/O, a copy or a callback.
  */
 #ifndef PENSTOCK_CACHE_CACHE_H
@@ -47,7 +47,8 @@ struct cache *cache_new(const struct cache_config *cfg); /* NULL = no memory */
 struct cache *cache_free(struct cache *c);
 
 /* One version of one object. The strings are copied. NULL = no memory. */
-struct cache_object *cache_object_get(struct cache *c, const char *key, const char *etag, uint64_t size_bytes, time_t mtime);
+struct cache_object *cache_object_get(struct cache *c, const char *key, const char *etag, uint64_t size_bytes,
+				      time_t mtime);
 void cache_object_put(struct cache *c, struct cache_object *o);
 /* The server has another version now: uncached reads answer -ESTALE from here on. */
 bool cache_object_stale(const struct cache_object *o);
@@ -56,9 +57,9 @@ struct cache_wait {
 	struct list link; /* the chunk's waiters */
 	struct cache_read *read;
 	struct cache_chunk *chunk;
-	uint64_t mask;    /* blocks of the chunk inside the read */
-	uint64_t need;    /* of them: not here yet */
-	uint64_t direct;  /* of them: written straight to the payload */
+	uint64_t mask;   /* blocks of the chunk inside the read */
+	uint64_t need;   /* of them: not here yet */
+	uint64_t direct; /* of them: written straight to the payload */
 };
 
 /* A read in progress, in the caller's memory until it has ended. */
@@ -81,9 +82,9 @@ struct cache_read {
 };
 
 /*
- * 0 = all is here; -EINPROGRESS = done() will be called once, from a thread that must not be blocked; else -errno. After 0
- * and after done(0), take the data with cache_read_fill() or cache_read_iov() and end with cache_read_end(); an error has
- * ended the read already.
+ * 0 = all is here; -EINPROGRESS = done() will be called once, from a thread that must not be blocked; else -errno.
+ * After 0 and after done(0), take the data with cache_read_fill() or cache_read_iov() and end with
+ * cache_read_end(); an error has ended the read already.
  */
 int cache_read_start(struct cache *c, struct cache_read *r);
 /* Copies to the payload what was not written there directly. */

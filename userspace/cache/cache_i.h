@@ -53,7 +53,10 @@ struct cache_fetch {
 	struct list link; /* the chunk's fetches, or a list to submit */
 	unsigned first_block, nr_blocks;
 	unsigned nr_reserved; /* slots promised and not yet taken */
-	/* The block that is arriving; the S3 thread's, but for dest, which a failing read may take away under the lock. */
+	/*
+	 * The block that is arriving; the S3 thread's, but for dest, which a failing read may take away under the
+	 * lock.
+	 */
 	bool block_open;
 	uint32_t slot;
 	struct cache_wait *direct_to; /* guard: the cache's lock */
@@ -70,7 +73,7 @@ struct cache {
 	struct list reads;   /* waiting, oldest first */
 	struct list starved; /* waiting for memory, oldest first */
 	uint64_t active_ns;  /* last time anybody read */
-	bool trimmed;
+	bool trimmed, dropped;
 	struct cache_stats stats;
 };
 
@@ -99,7 +102,7 @@ static inline unsigned chunk_nr_blocks(const struct cache_chunk *ch)
 	return (unsigned)((min_of(left, (uint64_t)CACHE_CHUNK_BYTES) + CACHE_BLOCK_BYTES - 1) / CACHE_BLOCK_BYTES);
 }
 
-/* cache.c; all under the lock */
+/* object.c; all under the lock */
 struct cache_chunk *cache_chunk_find(struct cache_object *o, uint32_t index, bool create);
 void cache_object_unref(struct cache *c, struct cache_object *o);
 int cache_chunk_hold_blocks(struct cache *c, struct cache_chunk *ch);
@@ -107,6 +110,10 @@ void cache_chunk_drop_blocks(struct cache *c, struct cache_chunk *ch);
 void cache_block_free(struct cache *c, struct cache_chunk *ch, unsigned b);
 /* Frees blocks until <nr> slots are available; <gentle> spares what was prefetched and not read yet. */
 bool cache_make_room(struct cache *c, uint32_t nr, bool gentle);
+/* Frees every block that nobody uses. */
+void cache_evict_idle(struct cache *c);
+
+/* cache.c; under the lock but for the last two */
 /* The read has all it needs, or failed: off every list. It is added to <done>. */
 void cache_read_settle(struct cache_read *r, int error, struct list *done);
 void cache_waits_arrived(struct cache *c, struct cache_chunk *ch, uint64_t bit, bool present, struct list *done);

@@ -2,9 +2,10 @@
 /*
  * Fetches of the chunk store: runs of blocks on their way from S3.
  *
- * Design: when a block's first byte arrives, it is decided once where the block goes: straight to the payload of the one read
- * that waits for the whole of it (one copy less; the page cache keeps it), else to a slot of the slab. A read that joins
- * while a block flows to another one's payload gets a fetch of its own afterwards; the kernel's page locks make that rare.
+ * Design: when a block's first byte arrives, it is decided once where the block goes: straight to the payload of
+ * the one read that waits for the whole of it (one copy less; the page cache keeps it), else to a slot of the slab.
+ * A read that joins while a block flows to another one's payload gets a fetch of its own afterwards; the kernel's
+ * page locks make that rare.
  * Threads: fetch_data and fetch_done in the S3 thread that runs the GET; the rest under the cache's lock.
  */
 #define _GNU_SOURCE
@@ -63,7 +64,10 @@ int cache_fetch_plan(struct cache *c, struct cache_chunk *ch, uint64_t mask, boo
 		c->slab.nr_reserved += nr;
 		ch->pending |= blocks_mask(first, nr);
 		mask &= ~blocks_mask(first, nr);
-		/* On the chunk at once, so that others find it; submitted by its own link through the operation's list. */
+		/*
+		 * On the chunk at once, so that others find it; submitted by its own link through the operation's
+		 * list.
+		 */
 		list_push_back(&ch->fetches, &f->link);
 		list_push_back(submit, &f->get.op.link);
 	}

@@ -27,7 +27,10 @@ int slab_init(struct slab *s, uint64_t budget_bytes, uint32_t slot_bytes)
 		free(s->stack);
 		return -ENOMEM;
 	}
-	/* Data of the bucket has no place in a core dump, and one fault a 2 MiB page is 500 times cheaper than 4 KiB ones. */
+	/*
+	 * Data of the bucket has no place in a core dump, and one fault a 2 MiB page is 500 times cheaper than 4
+	 * KiB ones.
+	 */
 	(void)madvise(map, s->map_bytes, MADV_DONTDUMP);
 	(void)madvise(map, s->map_bytes, MADV_HUGEPAGE);
 	s->base = (unsigned char *)(((uintptr_t)map + HUGE_BYTES - 1) & ~(uintptr_t)(HUGE_BYTES - 1));
@@ -63,21 +66,45 @@ static int slot_compare(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-void slab_trim(struct slab *s)
+void slab_warm(struct slab *s, uint64_t bytes)
 {
-	if (!s->nr_free)
-		return;
+	uint32_t slots = (uint32_t)(bytes / s->slot_bytes);
+
+	if (slots > s->nr_slots)
+		slots = s->nr_slots;
+#ifdef MADV_POPULATE_WRITE
+	if (madvise(s->base, (size_t)slots * s->slot_bytes, MADV_POPULATE_WRITE) == 0)
+		s->warm = slots;
+#endif
+}
+
+static void slots_release(struct slab *s, uint32_t first, uint32_t nr)
+{
+	if (nr)
+		(void)madvise(slab_at(s, first), (size_t)nr * s->slot_bytes, MADV_DONTNEED);
+}
+
+void slab_trim(struct slab *s, bool keep_warm)
+{
+	uint32_t keep = keep_warm ? s->warm : 0;
+
 	/* In order of address: runs are returned in one call, and the fresh mark comes down. */
 	qsort(s->stack, s->nr_free, sizeof(*s->stack), slot_compare);
 	for (uint32_t i = 0, run; i < s->nr_free; i += run) {
-		for (run = 1; i + run < s->nr_free && s->stack[i + run] == s->stack[i] + run; run++)
+		for (run = 1;
+		     i + run < s->nr_free && s->stack[i + run] == s->stack[i] + run && s->stack[i + run] != keep; run++)
 			;
-		(void)madvise(slab_at(s, s->stack[i]), (size_t)run * s->slot_bytes, MADV_DONTNEED);
+		if (s->stack[i] >= keep)
+			slots_release(s, s->stack[i], run);
 	}
 	while (s->nr_free && s->stack[s->nr_free - 1] == s->fresh - 1) {
 		s->nr_free--;
 		s->fresh--;
 	}
+	if (!keep_warm && s->warm > s->fresh)
+		slots_release(s, s->fresh, s->warm - s->fresh);
+	if (!keep_warm)
+		s->warm = 0;
 	/* The lowest addresses are handed out first. */
 	for (uint32_t i = 0; i < s->nr_free / 2; i++) {
 		uint32_t other = s->nr_free - 1 - i, slot = s->stack[i];

@@ -2,12 +2,14 @@
 /*
  * Memory for data blocks: one mapping of the whole budget, handed out in slots of one block.
  *
- * Freed slots are handed out again last in, first out: a stream then lives in memory that is warm and already faulted in.
+ * Freed slots are handed out again last in, first out: a stream then lives in memory that is warm and already
+ * faulted in.
  * Threads: the cache's lock.
  */
 #ifndef PENSTOCK_CACHE_SLAB_H
 #define PENSTOCK_CACHE_SLAB_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -17,6 +19,7 @@ struct slab {
 	uint32_t nr_slots, slot_bytes;
 	uint32_t nr_free;     /* on the stack */
 	uint32_t fresh;       /* slots from here on were never handed out since the last trim */
+	uint32_t warm;        /* slots below have memory since slab_warm(), whether handed out or not */
 	uint32_t nr_reserved; /* promised to fetches that have not taken them yet */
 	uint32_t *stack;
 };
@@ -43,7 +46,9 @@ static inline unsigned char *slab_at(const struct slab *s, uint32_t slot)
 /* Takes one of the promised slots. */
 uint32_t slab_take(struct slab *s);
 void slab_give(struct slab *s, uint32_t slot);
-/* Returns the memory of free slots to the system. */
-void slab_trim(struct slab *s);
+/* Gives the first <bytes> memory before anybody waits for it. */
+void slab_warm(struct slab *s, uint64_t bytes);
+/* Returns the memory of free slots to the system, but for the warm ones if <keep_warm>. */
+void slab_trim(struct slab *s, bool keep_warm);
 
 #endif

@@ -28,12 +28,15 @@ int kernel_mount(const struct options *o, struct err *e)
 	char data[256];
 
 	if (fd < 0 && (errno == ENOENT || errno == ENODEV || errno == ENXIO))
-		return err_set(e, -errno, "/dev/fuse is missing: load the module (modprobe fuse), or give the container the device");
+		return err_set(
+			e, -errno,
+			"/dev/fuse is missing: load the module (modprobe fuse), or give the container the device");
 	if (fd < 0)
-		return err_set(e, -errno, "cannot open /dev/fuse: %s; run as root, in a container with the device allowed",
+		return err_set(e, -errno,
+			       "cannot open /dev/fuse: %s; run as root, in a container with the device allowed",
 			       strerror(errno));
-	snprintf(data, sizeof(data), "fd=%d,rootmode=40000,user_id=%u,group_id=%u,default_permissions%s", fd, (unsigned)getuid(),
-		 (unsigned)getgid(), o->allow_other ? ",allow_other" : "");
+	snprintf(data, sizeof(data), "fd=%d,rootmode=40000,user_id=%u,group_id=%u,default_permissions%s", fd,
+		 (unsigned)getuid(), (unsigned)getgid(), o->allow_other ? ",allow_other" : "");
 	if (mount(o->source, o->mount_point, MOUNT_FSTYPE, o->mount_flags, data) < 0) {
 		if (errno == EPERM)
 			return err_set(e, -EPERM, "mounting needs root (CAP_SYS_ADMIN): run with sudo");

@@ -18,8 +18,8 @@ int kernel_unmount(const char *mount_point);
 int kernel_read_ahead_set(const char *mount_point, unsigned kb);
 
 /*
- * A process of its own that asks the mount something on each CPU: made before /dev/fuse is opened and before any thread, since a
- * process that holds the descriptor must never wait for its own mount.
+ * A process of its own that asks the mount something on each CPU: made before /dev/fuse is opened and before any
+ * thread, since a process that holds the descriptor must never wait for its own mount.
  */
 struct mount_probe {
 	pid_t pid;

@@ -2,8 +2,9 @@
 /*
  * penstock: mounts a bucket, unmounts it, tells what it can do.
  *
- * Design: in the background the first process waits until the daemon says over a pipe that the mount has answered, or why not, and
- * exits accordingly. The daemon's main thread only waits for signals, the end of the mount and its own clock.
+ * Design: in the background the first process waits until the daemon says over a pipe that the mount has answered,
+ * or why not, and exits accordingly. The daemon's main thread only waits for signals, the end of the mount and its
+ * own clock.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -131,7 +132,8 @@ static bool daemon_signal(struct daemon *d)
 
 static void daemon_serve(struct daemon *d)
 {
-	struct pollfd p[2] = { { .fd = d->signal_fd, .events = POLLIN }, { .fd = volume_end_fd(d->volume), .events = POLLIN } };
+	struct pollfd p[2] = { { .fd = d->signal_fd, .events = POLLIN },
+			       { .fd = volume_end_fd(d->volume), .events = POLLIN } };
 	uint64_t drain_until = 0;
 
 	for (;;) {
@@ -210,7 +212,8 @@ static int daemon_await(int fd, pid_t child)
 		int status = 0;
 
 		waitpid(child, &status, 0);
-		err_set(&e, -EIO, "the daemon ended before the mount was made (%s %d)", WIFSIGNALED(status) ? "signal" : "exit code",
+		err_set(&e, -EIO, "the daemon ended before the mount was made (%s %d)",
+			WIFSIGNALED(status) ? "signal" : "exit code",
 			WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 	}
 	return e.code < 0 ? complain(&e) : 0;
@@ -259,7 +262,9 @@ static int daemon_background(struct daemon *d)
 
 static int verb_mount(struct options *o)
 {
-	struct daemon d = { .o = o, .runstate = RUNSTATE_INIT, .probe = { .pid = -1, .fd = -1 }, .signal_fd = -1, .tell_fd = -1 };
+	struct daemon d = {
+		.o = o, .runstate = RUNSTATE_INIT, .probe = { .pid = -1, .fd = -1 }, .signal_fd = -1, .tell_fd = -1
+	};
 	struct err e = { 0 };
 	int rc;
 

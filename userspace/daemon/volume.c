@@ -116,7 +116,8 @@ static int volume_check_bucket(struct volume *v, struct err *e)
 	free(l.next_token);
 	if (rc < 0)
 		return err_set(e, rc, "cannot list s3://%s/%s%s%s: %s; %s", v->o.uri.bucket, v->o.uri.prefix,
-			       v->o.endpoint_url[0] ? " at " : "", v->o.endpoint_url, why.msg, check_advice(rc, why.msg));
+			       v->o.endpoint_url[0] ? " at " : "", v->o.endpoint_url, why.msg,
+			       check_advice(rc, why.msg));
 	s3_client_settle(v->client);
 	return 0;
 }
@@ -156,7 +157,8 @@ static int volume_fs_start(struct volume *v, uint64_t cache_bytes, struct err *e
 
 	v->cache = cache_new(&cc);
 	if (!v->cache)
-		return err_set(e, -ENOMEM, "cannot reserve %" PRIu64 " MiB of address space: give a smaller --memory", cache_bytes >> 20);
+		return err_set(e, -ENOMEM, "cannot reserve %" PRIu64 " MiB: give a smaller --memory",
+			       cache_bytes >> 20);
 	fc.cache = v->cache;
 	return fs_new(&fc, &v->fs, e);
 }
@@ -178,9 +180,10 @@ static int volume_mount_try(struct volume *v, struct mount_probe *probe, bool tr
 	tc.fuse_fd = v->fuse_fd;
 	rc = transport_start(&tc, &v->transport, e);
 	if (rc == 0 && v->o.transport == TRANSPORT_IO_URING && transport_kind(v->transport) != TRANSPORT_KIND_IO_URING)
-		rc = err_set(e, -EOPNOTSUPP,
-			     "--transport=io_uring: %s; on kernel 6.14 or newer: echo Y > /sys/module/fuse/parameters/enable_uring",
-			     transport_why(v->transport));
+		rc = err_set(
+			e, -EOPNOTSUPP,
+			"--transport=io_uring: %s; on kernel 6.14 or newer: echo Y > /sys/module/fuse/parameters/enable_uring",
+			transport_why(v->transport));
 	if (rc == 0)
 		rc = mount_probe_run(probe, v->o.mount_point, e);
 	if (rc == 0)
@@ -218,13 +221,16 @@ static void volume_tell(struct volume *v)
 	int rc = kernel_read_ahead_set(v->o.mount_point, kb);
 
 	if (rc < 0)
-		log_warn("daemon", "read-ahead stays at the kernel's default, reads through mmap will be slower: %s", strerror(-rc));
-	snprintf(v->transport_text, sizeof(v->transport_text), "%s (%s)", uring ? "io_uring" : "dev", transport_why(v->transport));
+		log_warn("daemon", "read-ahead stays at the kernel's default, reads through mmap will be slower: %s",
+			 strerror(-rc));
+	snprintf(v->transport_text, sizeof(v->transport_text), "%s (%s)", uring ? "io_uring" : "dev",
+		 transport_why(v->transport));
 	if (!uring && v->o.transport == TRANSPORT_AUTO)
-		log_info("daemon", "small reads and lookups would be faster over io_uring: kernel 6.14 or newer, then echo Y > "
-				   "/sys/module/fuse/parameters/enable_uring and mount again");
-	log_info("daemon", "ready: %s on %s, transport %s, memory %" PRIu64 " MiB, credentials %s", v->o.source, v->o.mount_point,
-		 v->transport_text, v->memory_bytes >> 20, s3_provider_describe(v->provider));
+		log_info("daemon",
+			 "small reads and lookups would be faster over io_uring: kernel 6.14 or newer, then echo Y > "
+			 "/sys/module/fuse/parameters/enable_uring and mount again");
+	log_info("daemon", "ready: %s on %s, transport %s, memory %" PRIu64 " MiB, credentials %s", v->o.source,
+		 v->o.mount_point, v->transport_text, v->memory_bytes >> 20, s3_provider_describe(v->provider));
 }
 
 int volume_start(const struct options *o, struct mount_probe *probe, struct volume **ret, struct err *e)
@@ -292,21 +298,28 @@ int volume_stats_write(struct volume *v, const char *path)
 	f = fopen(tmp, "we");
 	if (!f)
 		return -errno;
-	fprintf(f, "{\"source\":\"%s\",\"transport\":\"%s\",\"queue_depth\":%u,\"requests_io_uring\":%" PRIu64 ",\"requests_dev\":%" PRIu64
-		   ",\"buffer_bytes\":%" PRIu64 ",\n",
-		v->o.source, transport_kind(v->transport) == TRANSPORT_KIND_IO_URING ? "io_uring" : "dev", ts.queue_depth,
-		ts.requests_io_uring, ts.requests_dev, ts.buffer_bytes);
-	fprintf(f, "\"lookups\":%" PRIu64 ",\"opens\":%" PRIu64 ",\"reads\":%" PRIu64 ",\"readdirs\":%" PRIu64 ",\"nodes\":%" PRIu64
-		   ",\"bytes_read\":%" PRIu64 ",\n",
+	fprintf(f,
+		"{\"source\":\"%s\",\"transport\":\"%s\",\"queue_depth\":%u,\"requests_io_uring\":%" PRIu64
+		",\"requests_dev\":%" PRIu64 ",\"buffer_bytes\":%" PRIu64 ",\n",
+		v->o.source, transport_kind(v->transport) == TRANSPORT_KIND_IO_URING ? "io_uring" : "dev",
+		ts.queue_depth, ts.requests_io_uring, ts.requests_dev, ts.buffer_bytes);
+	fprintf(f,
+		"\"lookups\":%" PRIu64 ",\"opens\":%" PRIu64 ",\"reads\":%" PRIu64 ",\"readdirs\":%" PRIu64
+		",\"nodes\":%" PRIu64 ",\"bytes_read\":%" PRIu64 ",\n",
 		fs.lookups, fs.opens, fs.reads, fs.readdirs, fs.nodes, fs.bytes_read);
-	fprintf(f, "\"memory_bytes\":%" PRIu64 ",\"memory_used\":%" PRIu64 ",\"hit_bytes\":%" PRIu64 ",\"miss_bytes\":%" PRIu64
-		   ",\"evicted_bytes\":%" PRIu64 ",\"direct_bytes\":%" PRIu64 ",\"fetched_bytes\":%" PRIu64 ",\n",
-		cs.budget_bytes, cs.used_bytes, cs.hit_bytes, cs.miss_bytes, cs.evicted_bytes, cs.direct_bytes, cs.fetched_bytes);
-	fprintf(f, "\"s3_requests\":%" PRIu64 ",\"s3_retries\":%" PRIu64 ",\"s3_throttled\":%" PRIu64 ",\"s3_hedges\":%" PRIu64
-		   ",\"s3_errors\":%" PRIu64 ",\"s3_bytes\":%" PRIu64 ",\"s3_limit\":%u,\"s3_p50_us\":%" PRIu64 ",\"s3_p99_us\":%" PRIu64
-		   ",\"s3_bytes_per_s\":%" PRIu64 ",\"s3_chunk_us\":%" PRIu64 "}\n",
-		s3.requests, s3.retries, s3.throttled, s3.hedges, s3.errors, s3.bytes, s3.limit, s3.first_byte_p50_ns / 1000,
-		s3.first_byte_p99_ns / 1000, s3.bytes_per_s, s3.chunk_ns / 1000);
+	fprintf(f,
+		"\"memory_bytes\":%" PRIu64 ",\"memory_used\":%" PRIu64 ",\"hit_bytes\":%" PRIu64
+		",\"miss_bytes\":%" PRIu64 ",\"evicted_bytes\":%" PRIu64 ",\"direct_bytes\":%" PRIu64
+		",\"fetched_bytes\":%" PRIu64 ",\n",
+		cs.budget_bytes, cs.used_bytes, cs.hit_bytes, cs.miss_bytes, cs.evicted_bytes, cs.direct_bytes,
+		cs.fetched_bytes);
+	fprintf(f,
+		"\"s3_requests\":%" PRIu64 ",\"s3_retries\":%" PRIu64 ",\"s3_throttled\":%" PRIu64
+		",\"s3_hedges\":%" PRIu64 ",\"s3_errors\":%" PRIu64 ",\"s3_bytes\":%" PRIu64
+		",\"s3_limit\":%u,\"s3_p50_us\":%" PRIu64 ",\"s3_p99_us\":%" PRIu64 ",\"s3_bytes_per_s\":%" PRIu64
+		",\"s3_chunk_us\":%" PRIu64 "}\n",
+		s3.requests, s3.retries, s3.throttled, s3.hedges, s3.errors, s3.bytes, s3.limit,
+		s3.first_byte_p50_ns / 1000, s3.first_byte_p99_ns / 1000, s3.bytes_per_s, s3.chunk_ns / 1000);
 	if (fflush(f) != 0 || rename(tmp, path) < 0)
 		return -errno;
 	return 0;
@@ -330,7 +343,10 @@ struct volume *volume_stop(struct volume *v)
 		return NULL;
 	if (v->client)
 		s3_client_stop(v->client);
-	/* Every read has ended by now, and its reply is on its way to a transport thread, which sends it before it ends. */
+	/*
+	 * Every read has ended by now, and its reply is on its way to a transport thread, which sends it before it
+	 * ends.
+	 */
 	transport_stop(v->transport);
 	fs_free(v->fs);
 	cache_free(v->cache);

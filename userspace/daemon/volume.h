@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One volume: credentials, client, cache, file system and transport, started in that order and stopped in the reverse one.
+ * One volume: credentials, client, cache, file system and transport, started in that order and stopped in the
+ * reverse one.
  *
  * Threads: the daemon's main thread.
  */
@@ -14,8 +15,8 @@
 struct volume;
 
 /*
- * Checks the bucket, mounts, and serves once it returns 0: the mount has answered on every CPU. On an error nothing is left
- * mounted.
+ * Checks the bucket, mounts, and serves once it returns 0: the mount has answered on every CPU. On an error nothing
+ * is left mounted.
  */
 int volume_start(const struct options *o, struct mount_probe *probe, struct volume **ret, struct err *e);
 /* Readable when the kernel has ended the connection: somebody unmounted it. */

@@ -83,8 +83,8 @@ bool fs_name_usable(const struct fs *fs, const char *dir, const char *name, size
 	else if (len > FS_NAME_MAX)
 		why = "a component is longer than 255 bytes";
 	if (why)
-		log_warn("fs", "bucket=%s key=%s%s%s%.*s: not shown, a path cannot express it: %s", fs->bucket, fs->prefix, dir,
-			 dir[0] ? "/" : "", (int)min_of(len, (size_t)S3_KEY_MAX), name, why);
+		log_warn("fs", "bucket=%s key=%s%s%s%.*s: not shown, a path cannot express it: %s", fs->bucket,
+			 fs->prefix, dir, dir[0] ? "/" : "", (int)min_of(len, (size_t)S3_KEY_MAX), name, why);
 	return !why;
 }
 
@@ -93,10 +93,12 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	struct fs *fs = userdata;
 
 	/* A node is one version: what the page cache holds of it never becomes invalid. */
-	conn->want &= ~(unsigned)(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE | FUSE_CAP_SPLICE_MOVE);
+	conn->want &= ~(unsigned)(FUSE_CAP_AUTO_INVAL_DATA | FUSE_CAP_SPLICE_READ | FUSE_CAP_SPLICE_WRITE |
+				  FUSE_CAP_SPLICE_MOVE);
 	/* Attributes always come with a listing: "ls -l" then needs no lookup for each name. */
 	conn->want &= ~(unsigned)FUSE_CAP_READDIRPLUS_AUTO;
-	conn->want |= conn->capable & (FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS);
+	conn->want |= conn->capable &
+		      (FUSE_CAP_ASYNC_READ | FUSE_CAP_ASYNC_DIO | FUSE_CAP_PARALLEL_DIROPS | FUSE_CAP_READDIRPLUS);
 	conn->max_background = fs->cfg.max_background;
 	conn->congestion_threshold = fs->cfg.max_background * 3 / 4;
 }
@@ -254,7 +256,7 @@ static ssize_t session_read(int fd, void *buf, size_t len, void *userdata)
 	return -1;
 }
 
-static void session_log(enum fuse_log_level level, const char *fmt, va_list ap)
+static void __attribute__((format(printf, 2, 0))) session_log(enum fuse_log_level level, const char *fmt, va_list ap)
 {
 	char text[512];
 

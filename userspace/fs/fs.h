@@ -2,8 +2,8 @@
 /*
  * The file system: a bucket's keys as files and directories, spoken over FUSE messages that a transport carries.
  *
- * Threads: fs_session_process() and fs_session_work() from any transport thread, several at once. A request is replied to
- * exactly once, always from a transport thread while it runs that request's message or work.
+ * Threads: fs_session_process() and fs_session_work() from any transport thread, several at once. A request is
+ * replied to exactly once, always from a transport thread while it runs that request's message or work.
  */
 #ifndef PENSTOCK_FS_FS_H
 #define PENSTOCK_FS_FS_H
@@ -35,8 +35,8 @@ struct fs_io {
 
 struct fs_transport_ops {
 	/*
-	 * Sends a whole FUSE message. <io> is the request's, NULL for the reply to INIT and for notifications. Vectors may point
-	 * into io->payload. Returns the bytes sent, or -1 with errno.
+	 * Sends a whole FUSE message. <io> is the request's, NULL for the reply to INIT and for notifications.
+	 * Vectors may point into io->payload. Returns the bytes sent, or -1 with errno.
 	 */
 	ssize_t (*reply)(void *ctx, struct fs_io *io, struct iovec *iov, int n);
 	/* Has fs_session_work(fs, w) called soon on a transport thread. From any thread, also a transport's own. */

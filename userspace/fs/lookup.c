@@ -2,10 +2,10 @@
 /*
  * Looking a name up: is there an object of that key, is there anything below it, or neither?
  *
- * Design: what is known is taken from the metadata table. Else two one-key lists run side by side: the first key at or after
- * KEY tells the object with its size, time and ETag; the first key below KEY/ tells the directory, which wins. Where many
- * names of one directory are asked for, a page of siblings is fetched instead of the first list: a walk over a directory
- * larger than the table then costs a request for a thousand names.
+ * Design: what is known is taken from the metadata table. Else two one-key lists run side by side: the first key at
+ * or after KEY tells the object with its size, time and ETag; the first key below KEY/ tells the directory, which
+ * wins. Where many names of one directory are asked for, a page of siblings is fetched instead of the first list: a
+ * walk over a directory larger than the table then costs a request for a thousand names.
  * Threads: completions in an S3 thread; the reply on a transport thread.
  */
 #define _GNU_SOURCE
@@ -86,7 +86,8 @@ static void lookup_reply(struct fs_work *w)
 	if (op->has_below) {
 		rec.kind = META_DIR;
 		if (op->has_object)
-			log_warn("fs", "bucket=%s key=%s: hidden, keys below %s make it a directory", fs->bucket, op->key, op->below);
+			log_warn("fs", "bucket=%s key=%s: hidden, keys below %s make it a directory", fs->bucket,
+				 op->key, op->below);
 	} else if (op->has_object) {
 		rec = op->object;
 	} else {
@@ -137,8 +138,8 @@ static void sibling_put(struct lookup_op *op, const char *key, size_t len, const
 }
 
 /*
- * An object is known to be a file only when the list is past KEY/, which a key that begins with KEY and goes on below "/" does
- * not tell. Others are left out: a lookup of theirs asks.
+ * An object is known to be a file only when the list is past KEY/, which a key that begins with KEY and goes on
+ * below "/" does not tell. Others are left out: a lookup of theirs asks.
  */
 static void held_put(struct lookup_op *op, const char *next)
 {

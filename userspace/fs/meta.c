@@ -2,7 +2,8 @@
 /*
  * The bounded table of path metadata.
  *
- * Design: a hash of records in order of insertion; when the bytes are used up the oldest go, which are also the first to expire.
+ * Design: a hash of records in order of insertion; when the bytes are used up the oldest go, which are also the
+ * first to expire.
  */
 #include "fs/meta.h"
 
@@ -98,7 +99,8 @@ bool meta_get(struct meta *m, const char *path, uint64_t now_ns, struct meta_rec
 
 void meta_put(struct meta *m, const char *path, const struct meta_record *rec, uint64_t expires_ns)
 {
-	size_t path_len = strlen(path) + 1, etag_len = strlen(rec->etag) + 1, class_len = strlen(rec->storage_class) + 1;
+	size_t path_len = strlen(path) + 1, etag_len = strlen(rec->etag) + 1,
+	       class_len = strlen(rec->storage_class) + 1;
 	size_t bytes = sizeof(struct meta_item) + path_len + etag_len + class_len;
 	struct meta_item *it = bytes <= UINT16_MAX ? malloc(bytes) : NULL, *old;
 

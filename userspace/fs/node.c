@@ -34,7 +34,10 @@ uint64_t node_id(const char *path, const struct meta_record *rec)
 	if (rec->kind == META_FILE) {
 		h = hash_mix(h, rec->etag, strlen(rec->etag) + 1);
 		h = hash_mix(h, &rec->size_bytes, sizeof(rec->size_bytes));
-		/* Servers give the time of a copy in different precision; the ETag names the version where there is one. */
+		/*
+		 * Servers give the time of a copy in different precision; the ETag names the version where there is
+		 * one.
+		 */
 		if (!rec->etag[0])
 			h = hash_mix(h, &rec->mtime, sizeof(rec->mtime));
 	}
@@ -46,7 +49,8 @@ uint64_t node_id(const char *path, const struct meta_record *rec)
 
 static struct node *node_new(const char *path, const struct meta_record *rec, uint64_t id)
 {
-	size_t path_len = strlen(path) + 1, etag_len = strlen(rec->etag) + 1, class_len = strlen(rec->storage_class) + 1;
+	size_t path_len = strlen(path) + 1, etag_len = strlen(rec->etag) + 1,
+	       class_len = strlen(rec->storage_class) + 1;
 	struct node *n = calloc(1, sizeof(*n) + path_len + etag_len + class_len);
 
 	if (!n)

@@ -2,8 +2,9 @@
 /*
  * The nodes the kernel knows: an id for each (path, version), until FORGET.
  *
- * An id is a hash of the name and the version, so that it is the same after a restart, and an object replaced from outside gets
- * another one: two versions never share a page cache. Threads: any; a node stays while the kernel may name it.
+ * An id is a hash of the name and the version, so that it is the same after a restart, and an object replaced from
+ * outside gets another one: two versions never share a page cache. Threads: any; a node stays while the kernel may
+ * name it.
  */
 #ifndef PENSTOCK_FS_NODE_H
 #define PENSTOCK_FS_NODE_H
@@ -26,8 +27,8 @@ struct node {
 	enum meta_kind kind;
 	uint64_t size_bytes;
 	time_t mtime;
-	struct cache_object *object; /* set once, at the first open; guard: the table's lock */
-	struct stream_set *streams;  /* with it */
+	struct cache_object *object;        /* set once, at the first open; guard: the table's lock */
+	struct stream_set *streams;         /* with it */
 	atomic_uint_fast64_t waiting_bytes; /* of reads not replied to */
 	/* Of a directory: names lately asked S3 for. */
 	atomic_uint nr_misses;
@@ -65,7 +66,10 @@ struct node *node_get(struct node_table *t, uint64_t id);
 /* The id of a directory by its path, 0 when the kernel does not know it. */
 uint64_t node_dir_id(struct node_table *t, const char *path);
 void node_forget(struct node_table *t, uint64_t id, uint64_t nr_lookups);
-/* The first open makes the cache object (named <key>) and the streams; returns the opens before this one, or -ENOMEM. */
+/*
+ * The first open makes the cache object (named <key>) and the streams; returns the opens before this one, or
+ * -ENOMEM.
+ */
 int node_open(struct node_table *t, struct node *n, const char *key);
 /* Returns the opens that are left. */
 unsigned node_close(struct node_table *t, struct node *n);

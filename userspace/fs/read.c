@@ -2,9 +2,9 @@
 /*
  * Open, read and release of files.
  *
- * Design: an open costs no S3 request; its node is one version already. A read asks the cache, then lets the inode's streams plan
- * what to fetch ahead. With a payload (io_uring) the data is put there, partly by the S3 thread as it arrives; without
- * (/dev/fuse) the reply is written from the slab.
+ * Design: an open costs no S3 request; its node is one version already. A read asks the cache, then lets the
+ * inode's streams plan what to fetch ahead. With a payload (io_uring) the data is put there, partly by the S3
+ * thread as it arrives; without (/dev/fuse) the reply is written from the slab.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -16,8 +16,9 @@
 #include "fs/fs_i.h"
 
 /*
- * Least window, whatever the measure says: on a near wire the requests in the kernel's flight nearly suffice, and data read
- * too early costs a copy; on a far one, and until one is measured, too small a window would also measure too low a rate.
+ * Least window, whatever the measure says: on a near wire the requests in the kernel's flight nearly suffice, and
+ * data read too early costs a copy; on a far one, and until one is measured, too small a window would also measure
+ * too low a rate.
  */
 #define WINDOW_NEAR_BYTES (24ull << 20)
 #define WINDOW_FAR_BYTES (64ull << 20)

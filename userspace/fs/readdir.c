@@ -2,10 +2,10 @@
 /*
  * Directory listings, streamed page by page from ListObjectsV2.
  *
- * Design: an open directory holds two pages, the one being read and the one before it, and asks for the next one while the present one
- * is read; so a prefix with a million keys costs two pages of memory. An entry's offset is its place in the stream. Going
- * back further than the page before starts the list again. An object whose name is also a prefix is held back until the
- * list has passed the prefix: then the directory wins, or the object is shown.
+ * Design: an open directory holds two pages, the one being read and the one before it, and asks for the next one
+ * while the present one is read; so a prefix with a million keys costs two pages of memory. An entry's offset is
+ * its place in the stream. Going back further than the page before starts the list again. An object whose name is
+ * also a prefix is held back until the list has passed the prefix: then the directory wins, or the object is shown.
  * Threads: pages arrive in an S3 thread; a directory's state is guarded by its lock; replies on transport threads.
  */
 #define _GNU_SOURCE
@@ -29,7 +29,7 @@ struct dir_entry {
 };
 
 struct dir_page {
-	uint64_t first;   /* place of its first entry in the stream, counted from 0 */
+	uint64_t first; /* place of its first entry in the stream, counted from 0 */
 	unsigned nr, cap;
 	struct dir_entry **entry;
 };
@@ -119,7 +119,8 @@ static int on_object(void *ctx, const struct s3_list_object *o)
 	/* The directory's own marker, and what a server should not have sent. */
 	if (o->key_len <= skip || memcmp(o->key, d->prefix, skip) != 0)
 		return 0;
-	if (memchr(o->key + skip, '/', o->key_len - skip) || !fs_name_usable(d->fs, d->path, o->key + skip, o->key_len - skip))
+	if (memchr(o->key + skip, '/', o->key_len - skip) ||
+	    !fs_name_usable(d->fs, d->path, o->key + skip, o->key_len - skip))
 		return 0;
 	memcpy(rec.etag, o->etag, sizeof(rec.etag));
 	memcpy(rec.storage_class, o->storage_class_name, sizeof(rec.storage_class));
@@ -187,8 +188,8 @@ static void held_release(struct dir_handle *d, const struct dir_entry *upcoming)
 			unsigned char next = (unsigned char)upcoming->name[len];
 
 			if (next == '\0' && upcoming->rec.kind == META_DIR) {
-				log_warn("fs", "bucket=%s key=%s%s: hidden, keys below it make it a directory", d->fs->bucket, d->prefix,
-					 h->name);
+				log_warn("fs", "bucket=%s key=%s%s: hidden, keys below it make it a directory",
+					 d->fs->bucket, d->prefix, h->name);
 				free(h);
 				d->nr_held--;
 				continue;
@@ -353,8 +354,8 @@ static size_t add_entry(struct dir_handle *d, char *buf, size_t room, const stru
 	struct node *n = NULL;
 	size_t need;
 
-	need = d->plus ? fuse_add_direntry_plus(d->req, NULL, 0, e->name, &p, 0) :
-			 fuse_add_direntry(d->req, NULL, 0, e->name, &p.attr, 0);
+	need = d->plus ? fuse_add_direntry_plus(d->req, NULL, 0, e->name, &p, 0)
+		       : fuse_add_direntry(d->req, NULL, 0, e->name, &p.attr, 0);
 	if (need > room)
 		return 0;
 	if (fs_path_join(d->path, e->name, path) == 0) {
@@ -372,15 +373,15 @@ static size_t add_entry(struct dir_handle *d, char *buf, size_t room, const stru
 		p.attr.st_mode = e->rec.kind == META_DIR ? S_IFDIR : S_IFREG;
 		p.attr.st_ino = node_id(path, &e->rec);
 	}
-	return d->plus ? fuse_add_direntry_plus(d->req, buf, room, e->name, &p, (off_t)next_off) :
-			 fuse_add_direntry(d->req, buf, room, e->name, &p.attr, (off_t)next_off);
+	return d->plus ? fuse_add_direntry_plus(d->req, buf, room, e->name, &p, (off_t)next_off)
+		       : fuse_add_direntry(d->req, buf, room, e->name, &p.attr, (off_t)next_off);
 }
 
 static size_t add_dot(struct dir_handle *d, char *buf, size_t room, const char *name, uint64_t next_off)
 {
 	struct fuse_entry_param p = { .attr = { .st_ino = ~0ull, .st_mode = S_IFDIR } };
-	size_t n = d->plus ? fuse_add_direntry_plus(d->req, buf, room, name, &p, (off_t)next_off) :
-			     fuse_add_direntry(d->req, buf, room, name, &p.attr, (off_t)next_off);
+	size_t n = d->plus ? fuse_add_direntry_plus(d->req, buf, room, name, &p, (off_t)next_off)
+			   : fuse_add_direntry(d->req, buf, room, name, &p.attr, (off_t)next_off);
 
 	return n > room ? 0 : n;
 }
@@ -505,7 +506,8 @@ void fs_opendir(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	d->fs = fs;
 	pthread_mutex_init(&d->lock, NULL);
 	snprintf(d->path, sizeof(d->path), "%s", node_path(n));
-	if (snprintf(d->prefix, sizeof(d->prefix), "%s%s%s", fs->prefix, d->path, d->path[0] ? "/" : "") >= (int)sizeof(d->prefix)) {
+	if (snprintf(d->prefix, sizeof(d->prefix), "%s%s%s", fs->prefix, d->path, d->path[0] ? "/" : "") >=
+	    (int)sizeof(d->prefix)) {
 		dir_free(d);
 		fuse_reply_err(req, ENAMETOOLONG);
 		return;

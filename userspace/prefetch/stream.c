@@ -2,11 +2,11 @@
 /*
  * Stream detection and the ranges that follow from it.
  *
- * Design: a read next to a known region continues its stream; how far away "next to" may be grows with what the stream has
- * read, so that reads arriving out of order stay in it while random reads start streams of their own that never widen. A
- * stream's window is a multiple of what it has proved and grows only while its reader has to wait. Large reads that keep
- * appearing in new places, and never go on in an old one, are a file being read whole in an order we do not know: then
- * the rest is fetched from the start, in proportion to the evidence.
+ * Design: a read next to a known region continues its stream; how far away "next to" may be grows with what the
+ * stream has read, so that reads arriving out of order stay in it while random reads start streams of their own
+ * that never widen. A stream's window is a multiple of what it has proved and grows only while its reader has to
+ * wait. Large reads that keep appearing in new places, and never go on in an old one, are a file being read whole
+ * in an order we do not know: then the rest is fetched from the start, in proportion to the evidence.
  */
 #include "prefetch/stream.h"
 
@@ -105,7 +105,10 @@ static uint64_t stream_window(struct stream *st, const struct stream_limits *lim
 	if (missed || !st->window_bytes)
 		st->window_bytes = max_of(st->window_bytes, proven);
 	st->window_bytes = min_of(st->window_bytes, lim->window_max_bytes);
-	/* The window is counted from what the reader has got; a unit beyond what it has asked for keeps requests large. */
+	/*
+	 * The window is counted from what the reader has got; a unit beyond what it has asked for keeps requests
+	 * large.
+	 */
 	return max_of(below(st->window_bytes, lim->waiting_bytes), min_of(st->window_bytes, lim->unit_bytes));
 }
 
@@ -156,7 +159,8 @@ static struct stream_range stream_sweep(struct stream_set *s, const struct strea
 	return r;
 }
 
-struct stream_range stream_first_touch(struct stream_set *s, const struct stream_limits *lim, uint64_t offset, uint64_t len)
+struct stream_range stream_first_touch(struct stream_set *s, const struct stream_limits *lim, uint64_t offset,
+				       uint64_t len)
 {
 	struct stream_range r = { .stream = -1 };
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What to fetch next, told from the reads of one inode: sequential streams, forward or backward, several at once, and large
- * reads scattered over the whole file. Pure: positions in, ranges out.
+ * What to fetch next, told from the reads of one inode: sequential streams, forward or backward, several at once,
+ * and large reads scattered over the whole file. Pure: positions in, ranges out.
  *
  * One set belongs to an inode, never to a handle: several processes may share one descriptor, and one reader may open a
  * file many times. Threads: the owner's lock.
@@ -20,9 +20,9 @@ struct stream {
 	uint64_t ahead;          /* prefetched up to here (forward) or down to here (backward) */
 	uint64_t consumed_bytes; /* progress in the present direction */
 	uint64_t window_bytes;
-	uint64_t used;           /* the set's clock at the last read */
-	int direction;           /* 1 forward, -1 backward, 0 not known yet */
-	bool from_start;         /* began at the file's first byte */
+	uint64_t used;   /* the set's clock at the last read */
+	int direction;   /* 1 forward, -1 backward, 0 not known yet */
+	bool from_start; /* began at the file's first byte */
 };
 
 struct stream_set {
@@ -31,18 +31,20 @@ struct stream_set {
 	uint64_t clock;
 	uint64_t read_bytes;
 	unsigned nr_scattered; /* regions begun by a large read away from all others */
-	unsigned nr_returns;   /* reads that went on in another stream than the one before: interleaved, not scattered */
-	int last;              /* index of the stream of the last read */
-	uint64_t sweep_next;   /* whole-file plan: fetched up to here */
+	/* reads that went on in another stream than the one before: interleaved, not scattered */
+	unsigned nr_returns;
+	int last;            /* index of the stream of the last read */
+	uint64_t sweep_next; /* whole-file plan: fetched up to here */
 	bool touched;
 };
 
 struct stream_limits {
 	uint64_t file_bytes;
-	uint64_t unit_bytes;       /* ranges end on multiples of it where they can: one GET each */
-	uint64_t window_max_bytes; /* of one stream: the wire's bandwidth-delay product, or this reader's share of the memory */
-	uint64_t waiting_bytes;    /* of reads in flight on this inode: they are part of the window */
-	uint64_t sweep_max_bytes;  /* of the whole-file plan: fetched and not yet read */
+	uint64_t unit_bytes; /* ranges end on multiples of it where they can: one GET each */
+	/* of one stream: the wire's bandwidth-delay product, or this reader's share of the memory */
+	uint64_t window_max_bytes;
+	uint64_t waiting_bytes;   /* of reads in flight on this inode: they are part of the window */
+	uint64_t sweep_max_bytes; /* of the whole-file plan: fetched and not yet read */
 };
 
 struct stream_range {
@@ -59,7 +61,8 @@ struct stream_plan {
  * The bytes to ask for before a read, when it is the first touch of the file near its start: one request of 1 MiB
  * instead of several small ones. len 0 otherwise.
  */
-struct stream_range stream_first_touch(struct stream_set *s, const struct stream_limits *lim, uint64_t offset, uint64_t len);
+struct stream_range stream_first_touch(struct stream_set *s, const struct stream_limits *lim, uint64_t offset,
+				       uint64_t len);
 
 /* A read came; <missed> = it had to wait, so that the window is too small. Fills the plan. */
 void stream_observe(struct stream_set *s, const struct stream_limits *lim, uint64_t offset, uint64_t len, bool missed,

@@ -2,8 +2,8 @@
 /*
  * The io_uring loop: submit what was prepared, wait, complete, receive.
  *
- * Design: an eventfd read is always pending on the ring, so that a post wakes the one wait there is. A post to a ring that is
- * awake costs no system call.
+ * Design: an eventfd read is always pending on the ring, so that a post wakes the one wait there is. A post to a
+ * ring that is awake costs no system call.
  */
 #define _GNU_SOURCE
 #include "ring/ring.h"

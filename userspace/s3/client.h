@@ -28,7 +28,7 @@ struct s3_client_config {
 	bool region_pinned; /* the user named it: a redirect to another one is an error, not followed */
 	bool path_style;
 	bool requester_pays;
-	const char *ca_bundle; /* NULL or "" = the system's */
+	const char *ca_bundle;        /* NULL or "" = the system's */
 	struct s3_provider *provider; /* borrowed */
 	unsigned max_connections;
 	unsigned threads;
@@ -62,13 +62,16 @@ struct s3_get {
 	uint64_t delivered; /* bytes handed to data() so far */
 	/* In order, each byte once, whatever was retried or hedged below. */
 	void (*data)(struct s3_get *g, const void *bytes, size_t len);
-	/* 0 after all <len> bytes, else -errno: -ESTALE when the object is no longer this version, -ETIMEDOUT past the deadline. */
+	/*
+	 * 0 after all <len> bytes, else -errno: -ESTALE when the object is no longer this version, -ETIMEDOUT past
+	 * the deadline.
+	 */
 	void (*done)(struct s3_get *g, int error);
 };
 
 /*
- * One page of ListObjectsV2. The entries are handed out once the whole page has arrived, before done(). A page that turns
- * out malformed is fetched again: restart() then tells the caller to forget the entries it got.
+ * One page of ListObjectsV2. The entries are handed out once the whole page has arrived, before done(). A page that
+ * turns out malformed is fetched again: restart() then tells the caller to forget the entries it got.
  */
 struct s3_list {
 	struct s3_op op;
@@ -77,7 +80,7 @@ struct s3_list {
 	const struct s3_list_ops *ops;
 	void *ops_ctx;
 	void (*restart)(struct s3_list *l); /* may be NULL */
-	char *next_token; /* result: NULL on the last page; owned by the list, free() it */
+	char *next_token;                   /* result: NULL on the last page; owned by the list, free() it */
 	void (*done)(struct s3_list *l, int error, const char *message);
 };
 
@@ -108,10 +111,10 @@ const char *s3_client_region(struct s3_client *c, char ret[S3_REGION_MAX]);
 
 struct s3_client_stats {
 	uint64_t requests, retries, throttled, hedges, bytes, errors;
-	uint64_t bytes_per_s;      /* recent receive rate at its best */
-	uint64_t chunk_ns;         /* recent fastest time of a large GET */
+	uint64_t bytes_per_s; /* recent receive rate at its best */
+	uint64_t chunk_ns;    /* recent fastest time of a large GET */
 	uint64_t first_byte_p50_ns, first_byte_p99_ns;
-	unsigned limit;            /* requests in flight allowed now */
+	unsigned limit; /* requests in flight allowed now */
 };
 void s3_client_stats(struct s3_client *c, struct s3_client_stats *ret);
 unsigned s3_client_set_max_connections(struct s3_client *c, unsigned n);

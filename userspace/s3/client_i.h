@@ -20,8 +20,8 @@ struct s3_attempt {
 	CURL *easy;
 	struct curl_slist *headers;
 	struct s3_reply reply;
-	struct buf body;  /* list pages and error documents */
-	uint64_t pos;     /* GET: next byte's offset in the object */
+	struct buf body; /* list pages and error documents */
+	uint64_t pos;    /* GET: next byte's offset in the object */
 	uint64_t start_ns, first_byte_ns, progress_ns, progress_bytes;
 	uint64_t received;
 	bool checked; /* the reply's headers were accepted: the body is data */
@@ -36,9 +36,9 @@ struct s3_thread {
 	pthread_t id;
 	int epoll_fd, wake_fd;
 	CURLM *multi;
-	struct list active;  /* attempts in flight */
-	struct list idle;    /* attempts with a reusable easy handle */
-	struct list waiting; /* operations between two tries */
+	struct list active;     /* attempts in flight */
+	struct list idle;       /* attempts with a reusable easy handle */
+	struct list waiting;    /* operations between two tries */
 	uint64_t curl_timer_ns; /* 0 = none */
 	struct sigv4_cache signer;
 	uint32_t random;
@@ -60,7 +60,10 @@ struct s3_client {
 	uint64_t rate_start_ns, rate_bytes, best_rate;
 	/* Time of an 8 MiB GET: the best of the last seconds, and the usual one now. */
 	uint64_t chunk_ns, chunk_seen_ns, chunk_usual_ns;
-	/* Prefetch in flight: as much as fills the wire; more would only make each request, and a demand among them, slower. */
+	/*
+	 * Prefetch in flight: as much as fills the wire; more would only make each request, and a demand among
+	 * them, slower.
+	 */
 	unsigned prefetch_limit;
 	uint64_t prefetch_limit_ns;
 	bool settled;

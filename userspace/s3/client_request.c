@@ -29,7 +29,8 @@ void s3_op_describe(const struct s3_client *c, const struct s3_op *op, char *ret
 			 g->offset + g->len - 1);
 		break;
 	case S3_OP_LIST:
-		snprintf(ret, room, "LIST bucket=%s prefix=%s", c->cfg.bucket, list_entry(op, struct s3_list, op)->prefix);
+		snprintf(ret, room, "LIST bucket=%s prefix=%s", c->cfg.bucket,
+			 list_entry(op, struct s3_list, op)->prefix);
 		break;
 	case S3_OP_HEAD:
 		snprintf(ret, room, "HEAD bucket=%s key=%s", c->cfg.bucket, list_entry(op, struct s3_head, op)->key);

@@ -303,9 +303,9 @@ static void failure_of_reply(struct s3_attempt *a, struct failure *f)
 	f->date = a->reply.date;
 	snprintf(f->code, sizeof(f->code), "%s", body.code);
 	snprintf(f->region, sizeof(f->region), "%s", a->reply.region[0] ? a->reply.region : body.region);
-	snprintf(f->message, sizeof(f->message), "%s (HTTP %d, code %s, request id %s)%s%.200s", out.what, a->reply.status,
-		 body.code[0] ? body.code : "none", a->reply.request_id[0] ? a->reply.request_id : "none",
-		 body.message[0] ? ": " : "", body.message);
+	snprintf(f->message, sizeof(f->message), "%s (HTTP %d, code %s, request id %s)%s%.200s", out.what,
+		 a->reply.status, body.code[0] ? body.code : "none",
+		 a->reply.request_id[0] ? a->reply.request_id : "none", body.message[0] ? ": " : "", body.message);
 }
 
 static void failure_of_curl(struct s3_attempt *a, CURLcode rc, struct failure *f)
@@ -318,7 +318,8 @@ static void failure_of_curl(struct s3_attempt *a, CURLcode rc, struct failure *f
 		f->error = -ESTALE;
 		f->verdict = S3_FAIL;
 		snprintf(f->message, sizeof(f->message), "the object was replaced (ETag %s now, request id %s)",
-			 a->reply.etag[0] ? a->reply.etag : "none", a->reply.request_id[0] ? a->reply.request_id : "none");
+			 a->reply.etag[0] ? a->reply.etag : "none",
+			 a->reply.request_id[0] ? a->reply.request_id : "none");
 	} else if (a->refused < 0) {
 		snprintf(f->message, sizeof(f->message), "the reply does not fit the request (HTTP %d, request id %s)",
 			 a->reply.status, a->reply.request_id[0] ? a->reply.request_id : "none");

@@ -2,9 +2,9 @@
 /*
  * The credential chain: environment, profile files, web identity, container endpoint, IMDSv2.
  *
- * Threads: s3_provider_get() from any thread, never blocks on the network once s3_provider_start() has succeeded: a refresher
- * thread of the provider's own renews before expiry and swaps the result in; readers copy the current one under a
- * lock held for the copy alone.
+ * Threads: s3_provider_get() from any thread, never blocks on the network once s3_provider_start() has succeeded: a
+ * refresher thread of the provider's own renews before expiry and swaps the result in; readers copy the current one
+ * under a lock held for the copy alone.
  */
 #ifndef PENSTOCK_S3_CREDS_H
 #define PENSTOCK_S3_CREDS_H
@@ -42,9 +42,10 @@ const char *s3_creds_source_name(enum s3_creds_source s);
 struct s3_provider;
 
 /*
- * Fetches once, in the calling thread, bounded by 8 s, and starts the refresher where the credentials expire or come from
- * files (token files and profile files are read again when they change). No source in the whole chain is -ENOKEY
- * with a sentence naming what was looked at and saying "--no-sign-request" for a public bucket: never anonymous by itself.
+ * Fetches once, in the calling thread, bounded by 8 s, and starts the refresher where the credentials expire or
+ * come from files (token files and profile files are read again when they change). No source in the whole chain is
+ * -ENOKEY with a sentence naming what was looked at and saying "--no-sign-request" for a public bucket: never
+ * anonymous by itself.
  */
 int s3_provider_start(const struct s3_creds_config *cfg, struct s3_provider **ret, struct err *e);
 struct s3_provider *s3_provider_stop(struct s3_provider *p); /* joins the refresher; returns NULL */

@@ -41,7 +41,8 @@ void s3_aimd_throttle(struct s3_aimd *a, uint64_t now_ns);
 void s3_aimd_set_max(struct s3_aimd *a, unsigned max);
 
 /*
- * Live quantiles of a latency: 64 logarithmic buckets from 0.1 ms to 100 s, halved every 1024 samples so that old times fade.
+ * Live quantiles of a latency: 64 logarithmic buckets from 0.1 ms to 100 s, halved every 1024 samples so that old
+ * times fade.
  */
 struct s3_latency {
 	uint32_t bucket[64];

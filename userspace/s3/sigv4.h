@@ -32,15 +32,16 @@ struct sigv4_query {
 };
 
 struct sigv4_request {
-	const char *method;         /* "GET" */
-	const char *encoded_path;   /* as on the wire, already encoded once (S3 does not encode twice) */
+	const char *method;       /* "GET" */
+	const char *encoded_path; /* as on the wire, already encoded once (S3 does not encode twice) */
 	const struct sigv4_query *query;
 	size_t nr_query;
-	const struct sigv4_header *headers; /* must hold host; x-amz-date, x-amz-content-sha256, x-amz-security-token are added */
+	/* must hold host; x-amz-date, x-amz-content-sha256, x-amz-security-token are added */
+	const struct sigv4_header *headers;
 	size_t nr_headers;
 	const char *payload_sha256; /* hex, SIGV4_EMPTY_SHA256 or SIGV4_UNSIGNED_PAYLOAD */
 	const char *region;
-	const char *service;        /* "s3", "sts" */
+	const char *service; /* "s3", "sts" */
 	time_t now;
 };
 

@@ -42,8 +42,8 @@ int s3_endpoint_aws(const char *region, struct s3_endpoint *ret, struct err *e);
 /* Appends <text> with every byte but A-Z a-z 0-9 - . _ ~ percent-encoded (upper-case hex); '/' kept if <keep_slash>. */
 int s3_uri_encode(struct buf *b, const char *text, bool keep_slash);
 /*
- * Decodes %XX and '+' as ' ' (the url encoding-type of lists); -EINVAL on a broken escape, -E2BIG if <room> is too small.
- * Adds no NUL. dst may be src.
+ * Decodes %XX and '+' as ' ' (the url encoding-type of lists); -EINVAL on a broken escape, -E2BIG if <room> is too
+ * small. Adds no NUL. dst may be src.
  */
 int s3_uri_decode(const char *src, size_t len, char *dst, size_t room, size_t *ret_len);
 

@@ -25,7 +25,7 @@ enum s3_storage_class {
 	S3_CLASS_GLACIER,      /* archived: must be restored first */
 	S3_CLASS_DEEP_ARCHIVE,
 	S3_CLASS_INTELLIGENT_ARCHIVE, /* known only from HEAD (x-amz-archive-status) */
-	S3_CLASS_OTHER,        /* readable: STANDARD_IA, ONEZONE_IA, GLACIER_IR, EXPRESS_ONEZONE ... */
+	S3_CLASS_OTHER,               /* readable: STANDARD_IA, ONEZONE_IA, GLACIER_IR, EXPRESS_ONEZONE ... */
 };
 enum s3_storage_class s3_storage_class_parse(const char *text);
 bool s3_storage_class_archived(enum s3_storage_class c);

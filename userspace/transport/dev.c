@@ -2,8 +2,9 @@
 /*
  * The /dev/fuse transport: reader threads, and workers for replies that come later.
  *
- * Design: readers block in read(2) and answer what they can at once; a reply that waited for S3 is written by a worker, since a thread in
- * read(2) cannot be handed anything. With io_uring one reader stays, for FORGET, INTERRUPT and what the kernel sends here.
+ * Design: readers block in read(2) and answer what they can at once; a reply that waited for S3 is written by a
+ * worker, since a thread in read(2) cannot be handed anything. With io_uring one reader stays, for FORGET,
+ * INTERRUPT and what the kernel sends here.
  */
 #define _GNU_SOURCE
 #include <errno.h>

@@ -2,9 +2,9 @@
 /*
  * The handshake with the kernel, and the choice between io_uring and /dev/fuse.
  *
- * Design: INIT is read here and answered by libfuse; its answer is amended on the way out with what libfuse does not know: the request
- * size, RESEND, io_uring. Everything io_uring needs is allocated before it is agreed to, since from then on each
- * request of the mount waits for the rings.
+ * Design: INIT is read here and answered by libfuse; its answer is amended on the way out with what libfuse does
+ * not know: the request size, RESEND, io_uring. Everything io_uring needs is allocated before it is agreed to,
+ * since from then on each request of the mount waits for the rings.
  */
 #define _GNU_SOURCE
 #include "transport/transport.h"

@@ -19,16 +19,16 @@ struct transport;
 
 struct transport_config {
 	struct fs *fs;
-	int fuse_fd;           /* borrowed, mounted already: INIT is waiting on it */
+	int fuse_fd; /* borrowed, mounted already: INIT is waiting on it */
 	bool try_io_uring;
 	uint64_t memory_bytes; /* most that the entries' buffers may take */
 	int end_fd;            /* eventfd, written when the kernel ends the connection */
 };
 
 /*
- * Answers INIT and starts serving. Without io_uring in the kernel's offer, or without memory for it, /dev/fuse is used; transport_why()
- * says why. -ENOTRECOVERABLE: io_uring was agreed on and a queue could not be set up: this mount would hang, unmount it
- * and mount again without <try_io_uring>.
+ * Answers INIT and starts serving. Without io_uring in the kernel's offer, or without memory for it, /dev/fuse is
+ * used; transport_why() says why. -ENOTRECOVERABLE: io_uring was agreed on and a queue could not be set up: this
+ * mount would hang, unmount it and mount again without <try_io_uring>.
  */
 int transport_start(const struct transport_config *cfg, struct transport **ret, struct err *e);
 /* After the mount is gone or given up; returns NULL. */

@@ -54,7 +54,10 @@ struct uring {
 	struct uring_gate gate;
 };
 
-/* Replies that could not be given at once leave through these threads, which readers of /dev/fuse cannot be woken for. */
+/*
+ * Replies that could not be given at once leave through these threads, which readers of /dev/fuse cannot be woken
+ * for.
+ */
 struct dev_workers {
 	pthread_mutex_t lock;
 	pthread_cond_t cond;

@@ -2,11 +2,12 @@
 /*
  * The FUSE-over-io_uring transport.
  *
- * Design: the kernel has a queue for each possible CPU and sends a request to the queue of the CPU it was made on. Each ring registers
- * entries on every queue, so that one reader's requests are served by several threads and no queue is ever without an
- * entry. An entry's buffers lie in a memfd at a fixed address: header page, then payload. The message for libfuse is put
- * together in front of the payload, where it lies contiguous with what the kernel wrote there; replies are built in the
- * payload itself, or copied to it. Commits are batched to the ring's next turn, large ones go at once.
+ * Design: the kernel has a queue for each possible CPU and sends a request to the queue of the CPU it was made on.
+ * Each ring registers entries on every queue, so that one reader's requests are served by several threads and no
+ * queue is ever without an entry. An entry's buffers lie in a memfd at a fixed address: header page, then payload.
+ * The message for libfuse is put together in front of the payload, where it lies contiguous with what the kernel
+ * wrote there; replies are built in the payload itself, or copied to it. Commits are batched to the ring's next
+ * turn, large ones go at once.
  * Threads: a ring's entries belong to its thread; replies to them are made there and nowhere else. It never blocks.
  */
 #define _GNU_SOURCE
@@ -22,11 +23,12 @@
 #define RINGS_MAX 4
 #define DEPTH_MAX 8
 #define DEPTH_MIN 2
+#define WARM_MAX_BYTES (64u << 20)
 #define BIG_REPLY_BYTES (256u << 10)
 
 /*
- * Where the buffers go in the address space: the same in every process that serves the mount one after another. The second
- * is for address sanitizers, whose shadow covers the first, the last for thread sanitizers.
+ * Where the buffers go in the address space: the same in every process that serves the mount one after another. The
+ * second is for address sanitizers, whose shadow covers the first, the last for thread sanitizers.
  */
 static const uintptr_t map_bases[] = { 0x200000000000, 0x2000000000, 0x7e8100000000 };
 
@@ -75,6 +77,11 @@ static int uring_map(struct transport *t)
 		if (p == at) {
 			u->map = p;
 			(void)madvise(p, u->map_bytes, MADV_DONTDUMP);
+#ifdef MADV_POPULATE_WRITE
+			/* The first load then does not pay for the first touch. */
+			if (u->map_bytes <= WARM_MAX_BYTES)
+				(void)madvise(p, u->map_bytes, MADV_POPULATE_WRITE);
+#endif
 			return 0;
 		}
 		/* A kernel before 4.17 takes the address as a hint only. */
@@ -134,14 +141,15 @@ int uring_prepare(struct transport *t, char *ret_why, size_t room)
 	for (unsigned i = 0; rc == 0 && i < u->nr_rings; i++)
 		rc = uring_ring_init(t, i);
 	if (rc < 0) {
-		snprintf(ret_why, room, "%u queues need more than the %llu KiB that --memory leaves for them, or io_uring is refused (%s)",
+		snprintf(ret_why, room,
+			 "%u queues need more than the %llu KiB left of --memory, or io_uring is refused (%s)",
 			 u->nr_queues, (unsigned long long)t->cfg.memory_bytes >> 10, strerror(-rc));
 		uring_free(t);
 		t->max_pages = max_pages;
 		return rc;
 	}
-	snprintf(ret_why, room, "%u rings on %u queues, depth %u, %zu KiB requests", u->nr_rings, u->nr_queues, u->depth,
-		 u->payload_bytes >> 10);
+	snprintf(ret_why, room, "%u rings on %u queues, depth %u, %zu KiB requests", u->nr_rings, u->nr_queues,
+		 u->depth, u->payload_bytes >> 10);
 	return 0;
 }
 
