@@ -85,9 +85,9 @@ static void a_new_status_line_starts_over(void **state)
 static void a_broken_line_is_not_trusted(void **state)
 {
 	static const char *const lines[] = {
-		"HTTP/1.1\r\n",	      "HTTP/1.1 \r\n",	     "HTTP/1.1 20\r\n", "HTTP/1.1 2000 OK\r\n", "HTTP/1.1 2x0 OK\r\n",
-		"HTTP/1.1 -20 OK\r\n", "HTTP/1.1 099 x\r\n", "HTTP/\r\n",	"no colon\r\n",		": no name\r\n",
-		" folded: line\r\n",   "\tfolded\r\n",
+		"HTTP/1.1\r\n",        "HTTP/1.1 \r\n",       "HTTP/1.1 20\r\n",    "HTTP/1.1 2000 OK\r\n",
+		"HTTP/1.1 2x0 OK\r\n", "HTTP/1.1 -20 OK\r\n", "HTTP/1.1 099 x\r\n", "HTTP/\r\n",
+		"no colon\r\n",        ": no name\r\n",       " folded: line\r\n",  "\tfolded\r\n",
 	};
 
 	for (size_t i = 0; i < array_len(lines); i++)
@@ -145,8 +145,8 @@ static void a_value_without_end_is_not_trusted(void **state)
 	_cleanup_buf_ struct buf b;
 
 	buf_init(&b, 1 << 20);
-	for (const char *const *name = (const char *const[]){ "ETag", "x-amz-request-id", "Location", "x-amz-bucket-region",
-							      "Content-Length", NULL };
+	for (const char *const *name = (const char *const[]){ "ETag", "x-amz-request-id", "Location",
+							      "x-amz-bucket-region", "Content-Length", NULL };
 	     *name; name++) {
 		buf_clear(&b);
 		buf_addf(&b, "%s: %0100000d\r\n", *name, 0);
@@ -200,8 +200,8 @@ static void content_ranges_are_read_or_refused(void **state)
 		{ "bytes 0-1-9/10", -EBADMSG, false, 0, 0, 0 },
 		{ "bytes 0-9/9223372036854775808", -EBADMSG, false, 0, 0, 0 },
 		{ "bytes 0-18446744073709551615/*", -EBADMSG, false, 0, 0, 0 },
-		{ "bytes 00000000000000000000000000000000000000000000000000000000000000000000000000000000-9/10", -EBADMSG,
-		  false, 0, 0, 0 },
+		{ "bytes 00000000000000000000000000000000000000000000000000000000000000000000000000000000-9/10",
+		  -EBADMSG, false, 0, 0, 0 },
 		{ "", -EBADMSG, false, 0, 0, 0 },
 	};
 
@@ -222,8 +222,10 @@ static void content_ranges_are_read_or_refused(void **state)
 
 static void a_restored_copy_is_recognised(void **state)
 {
-	assert_int_equal(reply_with("x-amz-restore: ongoing-request=\"false\", expiry-date=\"Fri, 21 Dec 2012 00:00:00 GMT\"\r\n"),
-			 0);
+	assert_int_equal(
+		reply_with(
+			"x-amz-restore: ongoing-request=\"false\", expiry-date=\"Fri, 21 Dec 2012 00:00:00 GMT\"\r\n"),
+		0);
 	assert_true(r.restored);
 	assert_int_equal(reply_with("x-amz-restore: ongoing-request=\"true\"\r\n"), 0);
 	assert_false(r.restored);
@@ -460,10 +462,14 @@ static void an_overloaded_server_is_spared(void **state)
 static void passing_faults_are_retried(void **state)
 {
 	static const struct row rows[] = {
-		{ 400, "RequestTimeout", -EIO, S3_RETRY }, { 408, NULL, -EIO, S3_RETRY },
-		{ 409, "OperationAborted", -EIO, S3_RETRY }, { 425, NULL, -EIO, S3_RETRY },
-		{ 501, "NotImplemented", -EIO, S3_RETRY }, { 502, NULL, -EIO, S3_RETRY },
-		{ 504, NULL, -EIO, S3_RETRY },		   { 520, NULL, -EIO, S3_RETRY },
+		{ 400, "RequestTimeout", -EIO, S3_RETRY },
+		{ 408, NULL, -EIO, S3_RETRY },
+		{ 409, "OperationAborted", -EIO, S3_RETRY },
+		{ 425, NULL, -EIO, S3_RETRY },
+		{ 501, "NotImplemented", -EIO, S3_RETRY },
+		{ 502, NULL, -EIO, S3_RETRY },
+		{ 504, NULL, -EIO, S3_RETRY },
+		{ 520, NULL, -EIO, S3_RETRY },
 		{ 599, NULL, -EIO, S3_RETRY },
 	};
 
@@ -474,7 +480,7 @@ static void passing_faults_are_retried(void **state)
 static void a_reply_that_should_not_be_is_retried(void **state)
 {
 	static const struct row rows[] = {
-		{ 0, NULL, -EIO, S3_RETRY },   { 100, NULL, -EIO, S3_RETRY },		 { 200, NULL, -EIO, S3_RETRY },
+		{ 0, NULL, -EIO, S3_RETRY },   { 100, NULL, -EIO, S3_RETRY },        { 200, NULL, -EIO, S3_RETRY },
 		{ 204, NULL, -EIO, S3_RETRY }, { 200, "NoSuchKey", -EIO, S3_RETRY }, { 302, NULL, -EIO, S3_RETRY },
 		{ 304, NULL, -EIO, S3_RETRY }, { 999, NULL, -EIO, S3_RETRY },
 	};
@@ -486,8 +492,10 @@ static void a_reply_that_should_not_be_is_retried(void **state)
 static void other_refusals_are_final(void **state)
 {
 	static const struct row rows[] = {
-		{ 400, "InvalidArgument", -EIO, S3_FAIL }, { 400, NULL, -EIO, S3_FAIL },
-		{ 405, "MethodNotAllowed", -EIO, S3_FAIL }, { 400, "KeyTooLongError", -ENAMETOOLONG, S3_FAIL },
+		{ 400, "InvalidArgument", -EIO, S3_FAIL },
+		{ 400, NULL, -EIO, S3_FAIL },
+		{ 405, "MethodNotAllowed", -EIO, S3_FAIL },
+		{ 400, "KeyTooLongError", -ENAMETOOLONG, S3_FAIL },
 		{ 418, NULL, -EIO, S3_FAIL },
 	};
 

@@ -98,10 +98,18 @@ static void check_suite(const struct kase *k, size_t nr)
 static void vanilla_requests_match_the_suite(void **state)
 {
 	static const struct kase rows[] = {
-		{ "/", {}, { { HOST_ONLY } }, NULL,
-		  "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31", "host;x-amz-date" },
-		{ "/", {}, { { HOST_ONLY } }, "POST",
-		  "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b", "host;x-amz-date" },
+		{ "/",
+		  {},
+		  { { HOST_ONLY } },
+		  NULL,
+		  "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31",
+		  "host;x-amz-date" },
+		{ "/",
+		  {},
+		  { { HOST_ONLY } },
+		  "POST",
+		  "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b",
+		  "host;x-amz-date" },
 	};
 
 	check_suite(rows, array_len(rows));
@@ -112,14 +120,30 @@ static void vanilla_requests_match_the_suite(void **state)
 static void queries_are_sorted_and_encoded_as_in_the_suite(void **state)
 {
 	static const struct kase rows[] = {
-		{ "/", { { "Param2", "value2" }, { "Param1", "value1" } }, { { HOST_ONLY } }, NULL,
-		  "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500", "host;x-amz-date" },
-		{ "/", { { "Param1", "value2" }, { "Param1", "value1" } }, { { HOST_ONLY } }, NULL,
-		  "5772eed61e12b33fae39ee5e7012498b51d56abc0abb7c60486157bd471c4694", "host;x-amz-date" },
-		{ "/", { { UNRESERVED, UNRESERVED } }, { { HOST_ONLY } }, NULL,
-		  "9c3e54bfcdf0b19771a7f523ee5669cdf59bc7cc0884027167c21bb143a40197", "host;x-amz-date" },
-		{ "/", { { "\xe1\x88\xb4", "bar" } }, { { HOST_ONLY } }, NULL,
-		  "2cdec8eed098649ff3a119c94853b13c643bcf08f8b0a1d91e12c9027818dd04", "host;x-amz-date" },
+		{ "/",
+		  { { "Param2", "value2" }, { "Param1", "value1" } },
+		  { { HOST_ONLY } },
+		  NULL,
+		  "b97d918cfa904a5beff61c982a1b6f458b799221646efd99d3219ec94cdf2500",
+		  "host;x-amz-date" },
+		{ "/",
+		  { { "Param1", "value2" }, { "Param1", "value1" } },
+		  { { HOST_ONLY } },
+		  NULL,
+		  "5772eed61e12b33fae39ee5e7012498b51d56abc0abb7c60486157bd471c4694",
+		  "host;x-amz-date" },
+		{ "/",
+		  { { UNRESERVED, UNRESERVED } },
+		  { { HOST_ONLY } },
+		  NULL,
+		  "9c3e54bfcdf0b19771a7f523ee5669cdf59bc7cc0884027167c21bb143a40197",
+		  "host;x-amz-date" },
+		{ "/",
+		  { { "\xe1\x88\xb4", "bar" } },
+		  { { HOST_ONLY } },
+		  NULL,
+		  "2cdec8eed098649ff3a119c94853b13c643bcf08f8b0a1d91e12c9027818dd04",
+		  "host;x-amz-date" },
 	};
 
 	check_suite(rows, array_len(rows));
@@ -128,12 +152,24 @@ static void queries_are_sorted_and_encoded_as_in_the_suite(void **state)
 static void encoded_paths_are_signed_as_in_the_suite(void **state)
 {
 	static const struct kase rows[] = {
-		{ "/%E1%88%B4", {}, { { HOST_ONLY } }, NULL,
-		  "8318018e0b0f223aa2bbf98705b62bb787dc9c0e678f255a891fd03141be5d85", "host;x-amz-date" },
-		{ "/" UNRESERVED, {}, { { HOST_ONLY } }, NULL,
-		  "07ef7494c76fa4850883e2b006601f940f8a34d404d0cfa977f52a65bbf5f24f", "host;x-amz-date" },
-		{ "/example%20space/", {}, { { HOST_ONLY } }, NULL,
-		  "652487583200325589f1fba4c7e578f72c47cb61beeca81406b39ddec1366741", "host;x-amz-date" },
+		{ "/%E1%88%B4",
+		  {},
+		  { { HOST_ONLY } },
+		  NULL,
+		  "8318018e0b0f223aa2bbf98705b62bb787dc9c0e678f255a891fd03141be5d85",
+		  "host;x-amz-date" },
+		{ "/" UNRESERVED,
+		  {},
+		  { { HOST_ONLY } },
+		  NULL,
+		  "07ef7494c76fa4850883e2b006601f940f8a34d404d0cfa977f52a65bbf5f24f",
+		  "host;x-amz-date" },
+		{ "/example%20space/",
+		  {},
+		  { { HOST_ONLY } },
+		  NULL,
+		  "652487583200325589f1fba4c7e578f72c47cb61beeca81406b39ddec1366741",
+		  "host;x-amz-date" },
 	};
 
 	check_suite(rows, array_len(rows));
@@ -142,15 +178,23 @@ static void encoded_paths_are_signed_as_in_the_suite(void **state)
 static void header_values_are_trimmed_and_joined_as_in_the_suite(void **state)
 {
 	static const struct kase rows[] = {
-		{ "/", {}, { { HOST_ONLY }, { "My-Header1", " value1" }, { "My-Header2", " \"a   b   c\"" } }, NULL,
+		{ "/",
+		  {},
+		  { { HOST_ONLY }, { "My-Header1", " value1" }, { "My-Header2", " \"a   b   c\"" } },
+		  NULL,
 		  "acc3ed3afb60bb290fc8d2dd0098b9911fcaa05412b367055dee359757a9c736",
 		  "host;my-header1;my-header2;x-amz-date" },
-		{ "/", {}, { { "My-Header2", "\t\"a \t b  c\" " }, { HOST_ONLY }, { "MY-HEADER1", "value1  " } }, NULL,
+		{ "/",
+		  {},
+		  { { "My-Header2", "\t\"a \t b  c\" " }, { HOST_ONLY }, { "MY-HEADER1", "value1  " } },
+		  NULL,
 		  "acc3ed3afb60bb290fc8d2dd0098b9911fcaa05412b367055dee359757a9c736",
 		  "host;my-header1;my-header2;x-amz-date" },
-		{ "/", {},
+		{ "/",
+		  {},
 		  { { HOST_ONLY }, { "My-Header1", "value2" }, { "My-Header1", "value2" }, { "My-Header1", "value1" } },
-		  NULL, "c9d5ea9f3f72853aea855b47ea873832890dbdd183b4468f858259531a5138ea",
+		  NULL,
+		  "c9d5ea9f3f72853aea855b47ea873832890dbdd183b4468f858259531a5138ea",
 		  "host;my-header1;x-amz-date" },
 	};
 
@@ -163,7 +207,10 @@ static void a_session_token_is_signed_as_in_the_suite(void **state)
 		"AQoDYXdzEPT//////////wEXAMPLEtc764bNrC9SAPBSM22wDOk4x4HIZ8j4FZTwdQWLWsKWHGBuFqwAeMicRXmxfpSPfIeoIYRqTflfKD8YUuwt"
 		"hAx7mSEI/qkPpKPi/kMcGdQrmGdeehM4IC1NtBmUpp2wUE8phUZampKsburEDy0KPkyQDYwT7WZ0wq5VSXDvp75YU9HFvlRd8Tx6q6fE8YQcHNVX"
 		"AkiY9q6d+xo0rKwT38xVqr7ZD0u0iPPkUL64lIZbqBAz+scqKmlzm8FDrypNC9Yjc8fPOLn9FX9KSYvKTr4rvx3iSIlTJabIQwj2ICCR/oLxBA==";
-	static const struct kase k = { "/", {}, { { HOST_ONLY } }, "POST",
+	static const struct kase k = { "/",
+				       {},
+				       { { HOST_ONLY } },
+				       "POST",
 				       "85d96828115b5dc0cfc3bd16ad9e210dd772bbebba041836c64533a82be05ead",
 				       "host;x-amz-date;x-amz-security-token" };
 	struct sigv4_request r = request(&k, "service", SUITE_TIME);
@@ -178,13 +225,24 @@ static void a_session_token_is_signed_as_in_the_suite(void **state)
 static void s3_requests_match_the_documentation(void **state)
 {
 	static const struct kase rows[] = {
-		{ "/test.txt", {}, { { DOCS_HOST }, { "Range", "bytes=0-9" } }, NULL,
+		{ "/test.txt",
+		  {},
+		  { { DOCS_HOST }, { "Range", "bytes=0-9" } },
+		  NULL,
 		  "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41",
 		  "host;range;x-amz-content-sha256;x-amz-date" },
-		{ "/", { { "lifecycle", "" } }, { { DOCS_HOST } }, NULL,
-		  "fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543", DOCS_SIGNED },
-		{ "/", { { "prefix", "J" }, { "max-keys", "2" } }, { { DOCS_HOST } }, NULL,
-		  "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7", DOCS_SIGNED },
+		{ "/",
+		  { { "lifecycle", "" } },
+		  { { DOCS_HOST } },
+		  NULL,
+		  "fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543",
+		  DOCS_SIGNED },
+		{ "/",
+		  { { "prefix", "J" }, { "max-keys", "2" } },
+		  { { DOCS_HOST } },
+		  NULL,
+		  "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7",
+		  DOCS_SIGNED },
 	};
 
 	for (size_t i = 0; i < array_len(rows); i++) {
@@ -212,8 +270,12 @@ static void an_s3_put_matches_the_documentation(void **state)
 
 static void an_unsigned_payload_is_named_as_such(void **state)
 {
-	static const struct kase k = { "/test.txt", {}, { { DOCS_HOST } }, NULL,
-				       "5c0d4ff29e72b8f94c5b6720369921e587e39bf7a64e456887dec4b43a2d1b77", DOCS_SIGNED };
+	static const struct kase k = { "/test.txt",
+				       {},
+				       { { DOCS_HOST } },
+				       NULL,
+				       "5c0d4ff29e72b8f94c5b6720369921e587e39bf7a64e456887dec4b43a2d1b77",
+				       DOCS_SIGNED };
 	struct sigv4_request r = request(&k, "s3", DOCS_TIME);
 
 	r.payload_sha256 = SIGV4_UNSIGNED_PAYLOAD;
@@ -256,15 +318,17 @@ static void the_canonical_request_is_the_documented_text(void **state)
 	buf_init(&auth, 4096);
 	buf_init(&canonical, 4096);
 	assert_int_equal(sigv4_sign(&r, &docs, &auth, date, &canonical), 0);
-	assert_string_equal(buf_str(&canonical), "GET\n"
-						 "/test.txt\n"
-						 "\n"
-						 "host:examplebucket.s3.amazonaws.com\n"
-						 "range:bytes=0-9\n"
-						 "x-amz-content-sha256:" SIGV4_EMPTY_SHA256 "\n"
-						 "x-amz-date:20130524T000000Z\n"
-						 "\n"
-						 "host;range;x-amz-content-sha256;x-amz-date\n" SIGV4_EMPTY_SHA256);
+	assert_string_equal(buf_str(&canonical),
+			    "GET\n"
+			    "/test.txt\n"
+			    "\n"
+			    "host:examplebucket.s3.amazonaws.com\n"
+			    "range:bytes=0-9\n"
+			    "x-amz-content-sha256:" SIGV4_EMPTY_SHA256
+			    "\n"
+			    "x-amz-date:20130524T000000Z\n"
+			    "\n"
+			    "host;range;x-amz-content-sha256;x-amz-date\n" SIGV4_EMPTY_SHA256);
 }
 
 static void a_name_that_begins_another_sorts_before_it(void **state)
@@ -284,8 +348,12 @@ static void a_name_that_begins_another_sorts_before_it(void **state)
 
 static void a_cached_key_gives_the_same_signatures(void **state)
 {
-	static const struct kase k = { "/test.txt", {}, { { DOCS_HOST }, { "Range", "bytes=0-9" } }, NULL,
-				       "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41", "" };
+	static const struct kase k = { "/test.txt",
+				       {},
+				       { { DOCS_HOST }, { "Range", "bytes=0-9" } },
+				       NULL,
+				       "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41",
+				       "" };
 	struct sigv4_request r = request(&k, "s3", DOCS_TIME);
 	struct sigv4_cache cache = { 0 };
 	_cleanup_buf_ struct buf fresh, cached;
@@ -320,9 +388,16 @@ static int sign_changed(const struct sigv4_request *r, const struct s3_creds *c)
 static void a_value_that_would_break_out_of_its_line_is_refused(void **state)
 {
 	static const struct sigv4_header bad[] = {
-		{ "x-a", "1\r\nHost: evil" }, { "x-a", "a\nb" },	  { "x-a", "\x7f" }, { "x a", "1" },
-		{ "x-a:", "1" },	      { "", "1" },		  { "x\n", "1" },    { "X-Amz-Date", "1" },
-		{ "x-amz-content-sha256", "" }, { "X-Amz-Security-Token", "t" },
+		{ "x-a", "1\r\nHost: evil" },
+		{ "x-a", "a\nb" },
+		{ "x-a", "\x7f" },
+		{ "x a", "1" },
+		{ "x-a:", "1" },
+		{ "", "1" },
+		{ "x\n", "1" },
+		{ "X-Amz-Date", "1" },
+		{ "x-amz-content-sha256", "" },
+		{ "X-Amz-Security-Token", "t" },
 	};
 	static const struct kase k = { .path = "/", .headers = { { DOCS_HOST }, { "x-b", "1" } } };
 	struct sigv4_request r = request(&k, "s3", DOCS_TIME);
@@ -356,7 +431,8 @@ static void a_request_without_its_parts_is_refused(void **state)
 	r = good;
 	r.region = "";
 	assert_int_equal(sign_changed(&r, &docs), -EINVAL);
-	r.region = "a-region-name-that-goes-on-and-on-and-on-and-on-and-on-and-on-and-on-and-on-and-on-and-on-and-on-and-on";
+	r.region =
+		"a-region-name-that-goes-on-and-on-and-on-and-on-and-on-and-on-and-on-and-on-and-on-and-on-and-on-and-on";
 	assert_int_equal(sign_changed(&r, &docs), -EINVAL);
 	assert_int_equal(sign_changed(&good, &none), -EINVAL);
 }

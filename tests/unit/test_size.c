@@ -24,10 +24,21 @@ struct row {
 static void every_unit_has_its_factor(void **state)
 {
 	static const struct row rows[] = {
-		{ "0", 0 },         { "512", 512 },       { "64KiB", 64 * KIB }, { "8MiB", 8 * MIB },
-		{ "2GiB", 2 * GIB }, { "1TiB", TIB },      { "1K", KIB },         { "1M", MIB },
-		{ "1G", GIB },      { "1T", TIB },        { "3KB", 3000 },       { "3MB", 3000000 },
-		{ "3GB", 3000000000 }, { "3TB", 3000000000000 }, { "007K", 7 * KIB },
+		{ "0", 0 },
+		{ "512", 512 },
+		{ "64KiB", 64 * KIB },
+		{ "8MiB", 8 * MIB },
+		{ "2GiB", 2 * GIB },
+		{ "1TiB", TIB },
+		{ "1K", KIB },
+		{ "1M", MIB },
+		{ "1G", GIB },
+		{ "1T", TIB },
+		{ "3KB", 3000 },
+		{ "3MB", 3000000 },
+		{ "3GB", 3000000000 },
+		{ "3TB", 3000000000000 },
+		{ "007K", 7 * KIB },
 	};
 	uint64_t v;
 
@@ -73,9 +84,11 @@ static void fractions_round_down_to_bytes(void **state)
 static void anything_else_is_refused(void **state)
 {
 	static const char *const texts[] = {
-		"",      " ",      "K",      "-1",    "+1",   " 1",    "1 ",   "1 K",    "1.5",   "1.",   "1.K",
-		".5K",   "1..5K",  "1,5K",   "0x10",  "1e3",  "1B",    "1KiBs", "1iB",   "1P",    "1KK",  "nan",
-		"1\nK", "1.5.5K", "18446744073709551616 ",
+		"",    " ",   "K",     "-1",     "+1",
+		" 1",  "1 ",  "1 K",   "1.5",    "1.",
+		"1.K", ".5K", "1..5K", "1,5K",   "0x10",
+		"1e3", "1B",  "1KiBs", "1iB",    "1P",
+		"1KK", "nan", "1\nK",  "1.5.5K", "18446744073709551616 ",
 	};
 	uint64_t v = 77;
 
@@ -87,7 +100,7 @@ static void anything_else_is_refused(void **state)
 static void overflow_is_erange_and_the_largest_value_fits(void **state)
 {
 	static const char *const texts[] = {
-		"18446744073709551616", "16777216T", "16777216.5TiB", "17179869184G", "99999999999999999999999999K",
+		"18446744073709551616",    "16777216T", "16777216.5TiB", "17179869184G", "99999999999999999999999999K",
 		"18446744073709551.616KB",
 	};
 	uint64_t v = 77;
@@ -122,9 +135,17 @@ static void numbers_keep_to_their_bounds(void **state)
 static void durations_are_seconds_by_default(void **state)
 {
 	static const struct row rows[] = {
-		{ "0", 0 },         { "30", 30 * NSEC },     { "30s", 30 * NSEC },    { "1.5", 3 * NSEC / 2 },
-		{ "250ms", NSEC / 4 }, { "0.5ms", 500000 },    { "2m", 120 * NSEC },    { "1h", 3600 * NSEC },
-		{ "1.5H", 5400 * NSEC }, { "0.000000001", 1 }, { "10MS", NSEC / 100 },
+		{ "0", 0 },
+		{ "30", 30 * NSEC },
+		{ "30s", 30 * NSEC },
+		{ "1.5", 3 * NSEC / 2 },
+		{ "250ms", NSEC / 4 },
+		{ "0.5ms", 500000 },
+		{ "2m", 120 * NSEC },
+		{ "1h", 3600 * NSEC },
+		{ "1.5H", 5400 * NSEC },
+		{ "0.000000001", 1 },
+		{ "10MS", NSEC / 100 },
 	};
 	static const char *const bad[] = { "", "s", "-1", "1 s", "1d", "1us", ".5", "1.s", "5sec" };
 	uint64_t v;

@@ -53,10 +53,11 @@ static void a_name_is_a_bucket_and_a_prefix_with_a_slash(void **state)
 static void a_bad_name_is_refused_with_a_sentence(void **state)
 {
 	static const char *const texts[] = {
-		"",	     "bucket",	     "gs://bucket",  "https://bucket", "s3:/bucket", "s3:bucket",     "s3://",
-		"s3:///a",   "s3://ab",	     "s3://.",	     "s3://..",	       "s3://...",   "s3://a..b",     "s3://-abc",
-		"s3://.abc", "s3://a b c",   "s3://bu?ket",  "s3://user@host", "s3://b:80",  "s3://b\xc3\xa9", "s3://a~b",
-		"s3://abc//", "s3://abc//x", "s3://abc/a//b", "s3://abc/a//",
+		"",           "bucket",      "gs://bucket",    "https://bucket", "s3:/bucket",
+		"s3:bucket",  "s3://",       "s3:///a",        "s3://ab",        "s3://.",
+		"s3://..",    "s3://...",    "s3://a..b",      "s3://-abc",      "s3://.abc",
+		"s3://a b c", "s3://bu?ket", "s3://user@host", "s3://b:80",      "s3://b\xc3\xa9",
+		"s3://a~b",   "s3://abc//",  "s3://abc//x",    "s3://abc/a//b",  "s3://abc/a//",
 	};
 
 	for (size_t i = 0; i < array_len(texts); i++) {
@@ -218,8 +219,7 @@ static void encoding_keeps_the_unreserved_alone(void **state)
 	assert_string_equal(buf_str(&b), "AZaz09-._~");
 	buf_clear(&b);
 	assert_int_equal(s3_uri_encode(&b, "a/b c+d&e=f;g%2Fh?i#j:@!$'()*,[]", true), 0);
-	assert_string_equal(buf_str(&b),
-			    "a/b%20c%2Bd%26e%3Df%3Bg%252Fh%3Fi%23j%3A%40%21%24%27%28%29%2A%2C%5B%5D");
+	assert_string_equal(buf_str(&b), "a/b%20c%2Bd%26e%3Df%3Bg%252Fh%3Fi%23j%3A%40%21%24%27%28%29%2A%2C%5B%5D");
 	buf_clear(&b);
 	assert_int_equal(s3_uri_encode(&b, "a/\xc3\xa9\x01\x7f\xff", false), 0);
 	assert_string_equal(buf_str(&b), "a%2F%C3%A9%01%7F%FF");
@@ -289,7 +289,8 @@ static void check_targets(const struct target *t, size_t nr)
 		buf_init(&path, 4096);
 		assert_int_equal(buf_add_str(&path, "left over"), 0);
 		assert_int_equal(endpoint(t[i].url), 0);
-		assert_int_equal(s3_target_build(&ep, t[i].path_style, t[i].bucket, t[i].key, &path, host, sizeof(host)), 0);
+		assert_int_equal(
+			s3_target_build(&ep, t[i].path_style, t[i].bucket, t[i].key, &path, host, sizeof(host)), 0);
 		assert_string_equal(buf_str(&path), t[i].path);
 		assert_string_equal(host, t[i].host);
 	}

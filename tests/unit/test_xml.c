@@ -15,11 +15,13 @@
 #include "s3/uri.h"
 #include "s3/xml.h"
 
-#define HEAD "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">"
+#define HEAD \
+	"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">"
 #define URL "<EncodingType>url</EncodingType>"
 #define TAIL "<IsTruncated>false</IsTruncated></ListBucketResult>"
-#define OBJECT(key) \
-	"<Contents><Key>" key "</Key><LastModified>2026-11-23T08:34:59.000Z</LastModified>" \
+#define OBJECT(key)                                                   \
+	"<Contents><Key>" key                                         \
+	"</Key><LastModified>2026-11-23T08:34:59.000Z</LastModified>" \
 	"<ETag>&quot;d41d8cd98f00b204e9800998ecf8427e&quot;</ETag><Size>12</Size><StorageClass>STANDARD</StorageClass></Contents>"
 #define PREFIX(p) "<CommonPrefixes><Prefix>" p "</Prefix></CommonPrefixes>"
 
@@ -97,15 +99,17 @@ static int teardown(void **state)
 	return 0;
 }
 
-static const char page[] = HEAD "<Name>b</Name><Prefix>p/</Prefix><KeyCount>3</KeyCount><MaxKeys>1000</MaxKeys>"
-	"<Delimiter>/</Delimiter>" URL "<IsTruncated>true</IsTruncated>"
+static const char page[] = HEAD
+	"<Name>b</Name><Prefix>p/</Prefix><KeyCount>3</KeyCount><MaxKeys>1000</MaxKeys>"
+	"<Delimiter>/</Delimiter>" URL
+	"<IsTruncated>true</IsTruncated>"
 	"<NextContinuationToken>1ueGcxLPRx1Tr/XYExHnhbYLgveDs2J/wm36Hy4vbOwM=</NextContinuationToken>"
 	"<Contents><Key>p/a+b%2Bc</Key><LastModified>2009-10-12T17:50:30.000Z</LastModified>"
 	"<ETag>\"fba9dede5f27731c9771645a39863328-7\"</ETag><Size>434234</Size><StorageClass>GLACIER</StorageClass>"
 	"<ChecksumAlgorithm>CRC64NVME</ChecksumAlgorithm><ChecksumType>FULL_OBJECT</ChecksumType>"
 	"<Owner><ID>75aa57f0</ID><DisplayName>d</DisplayName></Owner>"
-	"<RestoreStatus><IsRestoreInProgress>false</IsRestoreInProgress></RestoreStatus></Contents>"
-	PREFIX("p/x%2Fy/") OBJECT("p/%C3%A9") "</ListBucketResult>\n";
+	"<RestoreStatus><IsRestoreInProgress>false</IsRestoreInProgress></RestoreStatus></Contents>" PREFIX("p/x%2Fy/")
+		OBJECT("p/%C3%A9") "</ListBucketResult>\n";
 
 static void a_page_is_read_whole(void **state)
 {
@@ -117,8 +121,8 @@ static void a_page_is_read_whole(void **state)
 static void every_field_of_an_object_arrives(void **state)
 {
 	assert_int_equal(parse(HEAD URL "<Contents><Key>k</Key><LastModified>2009-10-12T17:50:30.000Z</LastModified>"
-				    "<ETag>\"fba9-7\"</ETag><Size>9223372036854775807</Size>"
-				    "<StorageClass>DEEP_ARCHIVE</StorageClass></Contents>" TAIL),
+					"<ETag>\"fba9-7\"</ETag><Size>9223372036854775807</Size>"
+					"<StorageClass>DEEP_ARCHIVE</StorageClass></Contents>" TAIL),
 			 0);
 	assert_string_equal(seen.last_key, "k");
 	assert_int_equal(seen.last.key_len, 1);
@@ -132,16 +136,18 @@ static void every_field_of_an_object_arrives(void **state)
 
 static void an_object_inherits_nothing_from_the_one_before(void **state)
 {
-	assert_int_equal(parse(HEAD URL "<Contents><Key>a</Key><Size>7</Size><ETag>e</ETag><StorageClass>GLACIER</StorageClass>"
-				    "<LastModified>2009-10-12T17:50:30Z</LastModified></Contents>"
-				    "<Contents><Size>1</Size><Key>b</Key></Contents>" TAIL),
+	assert_int_equal(parse(HEAD URL
+			       "<Contents><Key>a</Key><Size>7</Size><ETag>e</ETag><StorageClass>GLACIER</StorageClass>"
+			       "<LastModified>2009-10-12T17:50:30Z</LastModified></Contents>"
+			       "<Contents><Size>1</Size><Key>b</Key></Contents>" TAIL),
 			 0);
 	assert_string_equal(seen.last_key, "b");
 	assert_string_equal(seen.last.etag, "");
 	assert_string_equal(seen.last.storage_class_name, "");
 	assert_int_equal(seen.last.storage_class, S3_CLASS_STANDARD);
 	assert_int_equal(seen.last.mtime, 0);
-	assert_int_equal(parse(HEAD URL "<Contents><Key>a</Key><Size>7</Size></Contents><Contents><Key>b</Key></Contents>" TAIL),
+	assert_int_equal(parse(HEAD URL
+			       "<Contents><Key>a</Key><Size>7</Size></Contents><Contents><Key>b</Key></Contents>" TAIL),
 			 -EBADMSG);
 }
 
@@ -175,7 +181,8 @@ static void keys_wait_until_a_late_encoding_type_is_known(void **state)
 
 static void without_an_encoding_type_keys_are_as_written(void **state)
 {
-	assert_int_equal(parse(HEAD OBJECT("a+b%2F%zz&amp;&lt;c&#x9;") "<EncodingType></EncodingType>" PREFIX("100%/") TAIL), 0);
+	assert_int_equal(
+		parse(HEAD OBJECT("a+b%2F%zz&amp;&lt;c&#x9;") "<EncodingType></EncodingType>" PREFIX("100%/") TAIL), 0);
 	assert_string_equal(buf_str(&seen.text), "a+b%2F%zz&<c\t\n100%/|\n");
 }
 
@@ -196,18 +203,21 @@ static void keys_may_hold_any_byte(void **state)
 
 static void namespaces_and_their_prefixes_are_ignored(void **state)
 {
-	assert_int_equal(parse("<s3:ListBucketResult xmlns:s3=\"x\"><s3:IsTruncated>false</s3:IsTruncated>"
-			       "<s3:Contents><s3:Key>k</s3:Key><s3:Size>1</s3:Size></s3:Contents></s3:ListBucketResult>"),
-			 0);
+	assert_int_equal(
+		parse("<s3:ListBucketResult xmlns:s3=\"x\"><s3:IsTruncated>false</s3:IsTruncated>"
+		      "<s3:Contents><s3:Key>k</s3:Key><s3:Size>1</s3:Size></s3:Contents></s3:ListBucketResult>"),
+		0);
 	assert_string_equal(seen.last_key, "k");
 }
 
 static void fields_elsewhere_are_not_taken(void **state)
 {
-	assert_int_equal(parse(HEAD URL "<Owner><IsTruncated>true</IsTruncated><Contents><Key>x</Key></Contents></Owner>"
-				    "<Key>y</Key><Prefix>z</Prefix>"
-				    "<Contents><Key>k</Key><Size>1</Size><Owner><Key>no</Key><Size>9</Size></Owner></Contents>" TAIL),
-			 0);
+	assert_int_equal(
+		parse(HEAD URL
+		      "<Owner><IsTruncated>true</IsTruncated><Contents><Key>x</Key></Contents></Owner>"
+		      "<Key>y</Key><Prefix>z</Prefix>"
+		      "<Contents><Key>k</Key><Size>1</Size><Owner><Key>no</Key><Size>9</Size></Owner></Contents>" TAIL),
+		0);
 	assert_string_equal(buf_str(&seen.text), "k\n");
 	assert_int_equal(seen.last.size, 1);
 }
@@ -239,9 +249,11 @@ static void foreign_documents_are_not_empty_directories(void **state)
 static void a_truncated_list_must_say_how_it_goes_on(void **state)
 {
 	assert_int_equal(parse(HEAD "<IsTruncated>true</IsTruncated></ListBucketResult>"), -EBADMSG);
-	assert_int_equal(parse(HEAD "<IsTruncated>true</IsTruncated><NextContinuationToken/></ListBucketResult>"), -EBADMSG);
-	assert_int_equal(parse(HEAD "<NextContinuationToken>t&amp;u</NextContinuationToken><IsTruncated>true</IsTruncated>"
-				    "</ListBucketResult>"),
+	assert_int_equal(parse(HEAD "<IsTruncated>true</IsTruncated><NextContinuationToken/></ListBucketResult>"),
+			 -EBADMSG);
+	assert_int_equal(parse(HEAD
+			       "<NextContinuationToken>t&amp;u</NextContinuationToken><IsTruncated>true</IsTruncated>"
+			       "</ListBucketResult>"),
 			 0);
 	assert_string_equal(token, "t&u");
 	assert_int_equal(parse(HEAD "<NextContinuationToken>t</NextContinuationToken>" TAIL), 0);
@@ -312,18 +324,22 @@ static void endless_depth_is_an_error(void **state)
 
 static void fields_have_a_greatest_length(void **state)
 {
-	assert_int_equal(parse_repeated(HEAD URL "<Contents><Size>1</Size><Key>", "%61", 1024, "</Key></Contents>" TAIL), 0);
+	assert_int_equal(
+		parse_repeated(HEAD URL "<Contents><Size>1</Size><Key>", "%61", 1024, "</Key></Contents>" TAIL), 0);
 	assert_int_equal(seen.last.key_len, 1024);
-	assert_int_equal(parse_repeated(HEAD URL "<Contents><Size>1</Size><Key>", "%61", 1025, "</Key></Contents>" TAIL),
+	assert_int_equal(parse_repeated(HEAD URL "<Contents><Size>1</Size><Key>", "%61", 1025,
+					"</Key></Contents>" TAIL),
 			 -EBADMSG);
 	assert_int_equal(parse_repeated(HEAD "<Contents><Size>1</Size><Key>", "k", 1024, "</Key></Contents>" TAIL), 0);
-	assert_int_equal(parse_repeated(HEAD "<Contents><Size>1</Size><Key>", "k", 1025, "</Key></Contents>" TAIL), -EBADMSG);
+	assert_int_equal(parse_repeated(HEAD "<Contents><Size>1</Size><Key>", "k", 1025, "</Key></Contents>" TAIL),
+			 -EBADMSG);
 	assert_int_equal(parse_repeated(HEAD "<Contents><Size>1</Size><Key>", "k", 10000000, "</Key></Contents>" TAIL),
 			 -EBADMSG);
 	assert_int_equal(parse_repeated(HEAD "<Contents><Size>1</Size><Key>k</Key><ETag>", "e", S3_ETAG_MAX + 1,
 					"</ETag></Contents>" TAIL),
 			 -EBADMSG);
-	assert_int_equal(parse_repeated(HEAD "<NextContinuationToken>", "t", 5000, "</NextContinuationToken>" TAIL), -EBADMSG);
+	assert_int_equal(parse_repeated(HEAD "<NextContinuationToken>", "t", 5000, "</NextContinuationToken>" TAIL),
+			 -EBADMSG);
 }
 
 /* Feeds <part> for ever; returns how many bytes were taken before the parser gave up. */
@@ -381,9 +397,11 @@ static void a_document_brings_only_a_few_different_names(void **state)
 
 static void a_page_without_end_is_an_error(void **state)
 {
-	assert_int_equal(parse_repeated(HEAD, OBJECT("0123456789012345678901234567890123456789"), 300000, TAIL), -EBADMSG);
+	assert_int_equal(parse_repeated(HEAD, OBJECT("0123456789012345678901234567890123456789"), 300000, TAIL),
+			 -EBADMSG);
 	assert_int_equal(seen.nr, 0);
-	assert_int_equal(parse_repeated(HEAD, "<Name>0123456789012345678901234567890123456789</Name>", 1500000, TAIL), -EBADMSG);
+	assert_int_equal(parse_repeated(HEAD, "<Name>0123456789012345678901234567890123456789</Name>", 1500000, TAIL),
+			 -EBADMSG);
 }
 
 static void a_hundred_thousand_keys_in_one_document_are_read(void **state)
@@ -408,14 +426,10 @@ static void storage_classes_tell_what_is_archived(void **state)
 		enum s3_storage_class want;
 		bool archived;
 	} rows[] = {
-		{ "", S3_CLASS_STANDARD, false },
-		{ "STANDARD", S3_CLASS_STANDARD, false },
-		{ "GLACIER", S3_CLASS_GLACIER, true },
-		{ "DEEP_ARCHIVE", S3_CLASS_DEEP_ARCHIVE, true },
-		{ "GLACIER_IR", S3_CLASS_OTHER, false },
-		{ "INTELLIGENT_TIERING", S3_CLASS_OTHER, false },
-		{ "STANDARD_IA", S3_CLASS_OTHER, false },
-		{ "SOMETHING_NEW", S3_CLASS_OTHER, false },
+		{ "", S3_CLASS_STANDARD, false },         { "STANDARD", S3_CLASS_STANDARD, false },
+		{ "GLACIER", S3_CLASS_GLACIER, true },    { "DEEP_ARCHIVE", S3_CLASS_DEEP_ARCHIVE, true },
+		{ "GLACIER_IR", S3_CLASS_OTHER, false },  { "INTELLIGENT_TIERING", S3_CLASS_OTHER, false },
+		{ "STANDARD_IA", S3_CLASS_OTHER, false }, { "SOMETHING_NEW", S3_CLASS_OTHER, false },
 	};
 
 	for (size_t i = 0; i < array_len(rows); i++) {
@@ -483,17 +497,18 @@ static void long_error_texts_are_cut_but_never_an_address(void **state)
 	assert_int_equal(s3_error_parse(t.data, t.len, &b), -EBADMSG);
 }
 
-#define STS(fields)                                                                                            \
-	"<AssumeRoleWithWebIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">"              \
-	"<AssumeRoleWithWebIdentityResult><Audience>a</Audience><AssumedRoleUser><Arn>x</Arn>"                 \
-	"<AssumedRoleId>y:z</AssumedRoleId></AssumedRoleUser><Credentials>" fields "</Credentials>"            \
+#define STS(fields)                                                                               \
+	"<AssumeRoleWithWebIdentityResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\">" \
+	"<AssumeRoleWithWebIdentityResult><Audience>a</Audience><AssumedRoleUser><Arn>x</Arn>"    \
+	"<AssumedRoleId>y:z</AssumedRoleId></AssumedRoleUser><Credentials>" fields                \
+	"</Credentials>"                                                                          \
 	"<Provider>p</Provider></AssumeRoleWithWebIdentityResult></AssumeRoleWithWebIdentityResponse>"
 #define STS_KEYS "<SecretAccessKey>s/e+c</SecretAccessKey><AccessKeyId>ASIAX</AccessKeyId>"
 
 static void temporary_credentials_are_read(void **state)
 {
-	static const char text[] = STS("<SessionToken>AQ//t==</SessionToken>" STS_KEYS
-				       "<Expiration>2026-11-23T09:34:59Z</Expiration>");
+	static const char text[] =
+		STS("<SessionToken>AQ//t==</SessionToken>" STS_KEYS "<Expiration>2026-11-23T09:34:59Z</Expiration>");
 	struct s3_creds c = { 0 };
 
 	assert_int_equal(s3_sts_parse(text, strlen(text), &c), 0);
@@ -564,10 +579,23 @@ static void iso_dates_are_read(void **state)
 		{ "9999-12-31T23:59:59Z", 253402300799 },
 	};
 	static const char *const bad[] = {
-		"", "2026-11-23", "2026-11-23T08:34:59", "2026-11-23 08:34:59Z", "2026-13-01T00:00:00Z",
-		"2026-00-01T00:00:00Z", "2026-02-29T00:00:00Z", "2100-02-29T00:00:00Z", "2026-11-31T00:00:00Z",
-		"2026-11-00T00:00:00Z", "2026-11-23T24:00:00Z", "2026-11-23T08:60:00Z", "2026-11-23T08:34:61Z",
-		"2026-11-23T08:34:59.Z", "2026-11-23T08:34:59+01:00", "2026-11-23T08:34:59Zx", "0000-01-01T00:00:00Z",
+		"",
+		"2026-11-23",
+		"2026-11-23T08:34:59",
+		"2026-11-23 08:34:59Z",
+		"2026-13-01T00:00:00Z",
+		"2026-00-01T00:00:00Z",
+		"2026-02-29T00:00:00Z",
+		"2100-02-29T00:00:00Z",
+		"2026-11-31T00:00:00Z",
+		"2026-11-00T00:00:00Z",
+		"2026-11-23T24:00:00Z",
+		"2026-11-23T08:60:00Z",
+		"2026-11-23T08:34:61Z",
+		"2026-11-23T08:34:59.Z",
+		"2026-11-23T08:34:59+01:00",
+		"2026-11-23T08:34:59Zx",
+		"0000-01-01T00:00:00Z",
 		"-026-11-23T08:34:59Z",
 	};
 	time_t t;
@@ -583,10 +611,19 @@ static void iso_dates_are_read(void **state)
 static void http_dates_agree_with_the_c_library(void **state)
 {
 	static const char *const bad[] = {
-		"", "Sun", "Sun, 06 Nov 1994 08:49:37", "Sun, 06 Nov 1994 08:49:37 UTC", "Sun, 6 Nov 1994 08:49:37 GMT",
-		"Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994", "Sun, 06 Noo 1994 08:49:37 GMT",
-		"Sun, 31 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 1994 25:49:37 GMT", "Sun, 06 Nov 1994 08:49:37 GMT ",
-		"Xun, 06 Nov 1994 08:49:37 GMT", "1784111777",
+		"",
+		"Sun",
+		"Sun, 06 Nov 1994 08:49:37",
+		"Sun, 06 Nov 1994 08:49:37 UTC",
+		"Sun, 6 Nov 1994 08:49:37 GMT",
+		"Sunday, 06-Nov-94 08:49:37 GMT",
+		"Sun Nov  6 08:49:37 1994",
+		"Sun, 06 Noo 1994 08:49:37 GMT",
+		"Sun, 31 Nov 1994 08:49:37 GMT",
+		"Sun, 06 Nov 1994 25:49:37 GMT",
+		"Sun, 06 Nov 1994 08:49:37 GMT ",
+		"Xun, 06 Nov 1994 08:49:37 GMT",
+		"1784111777",
 	};
 	time_t t;
 
@@ -610,10 +647,10 @@ static void etags_lose_their_quotes_and_keep_to_one_line(void **state)
 	static const struct {
 		const char *text, *want; /* NULL = refused */
 	} rows[] = {
-		{ "\"abc\"", "abc" },	{ "abc", "abc" },	  { "W/\"abc\"", "abc" }, { "", "" },
-		{ "\"\"", "" },		{ "\"abc-12\"", "abc-12" }, { "\"abc", NULL },	  { "abc\"", NULL },
-		{ "\"", NULL },		{ "a\"b", NULL },	  { "a b", NULL },	  { "a\nb", NULL },
-		{ "\x7f", NULL },	{ "\xc3\xa9", NULL },
+		{ "\"abc\"", "abc" }, { "abc", "abc" },           { "W/\"abc\"", "abc" }, { "", "" },
+		{ "\"\"", "" },       { "\"abc-12\"", "abc-12" }, { "\"abc", NULL },      { "abc\"", NULL },
+		{ "\"", NULL },       { "a\"b", NULL },           { "a b", NULL },        { "a\nb", NULL },
+		{ "\x7f", NULL },     { "\xc3\xa9", NULL },
 	};
 	char out[S3_ETAG_MAX + 1];
 

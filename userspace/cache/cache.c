@@ -262,7 +262,6 @@ int cache_read_start(struct cache *c, struct cache_read *r)
 	r->starved = rc == -ENOBUFS;
 	if (rc == -EINPROGRESS) {
 		reads_insert(c, r);
-		c->stats.reads_waiting++;
 		read_promote(c, r);
 	} else if (rc == -ENOBUFS) {
 		r->nr_waits = 0;
@@ -378,12 +377,12 @@ void cache_read_end(struct cache *c, struct cache_read *r)
 
 uint64_t cache_prefetch(struct cache *c, struct cache_object *o, uint64_t offset, uint64_t len, bool skip_served)
 {
-	uint64_t end = min_of(offset + len, o->size_bytes), at = offset, deadline;
+	uint64_t end = min_of(offset + len, o->size_bytes), at = offset, now;
 	struct list submit;
 
 	list_init(&submit);
 	pthread_mutex_lock(&c->lock);
-	deadline = clock_mono_ns() + c->cfg.read_deadline_ns;
+	now = clock_mono_ns();
 	/* A read that waits for memory gets whatever comes free. */
 	while (at < end && !cache_object_stale(o) && list_empty(&c->starved)) {
 		uint32_t index = (uint32_t)(at / CACHE_CHUNK_BYTES);
@@ -400,10 +399,10 @@ uint64_t cache_prefetch(struct cache *c, struct cache_object *o, uint64_t offset
 			mask &= ~ch->served;
 		if (mask && !cache_make_room(c, (uint32_t)__builtin_popcountll(mask), true))
 			break;
-		if (cache_fetch_plan(c, ch, mask, false, deadline, &submit) < 0)
+		if (cache_fetch_plan(c, ch, mask, false, now + c->cfg.read_deadline_ns, &submit) < 0)
 			break;
 		ch->speculative |= mask;
-		ch->touched_ns = c->active_ns;
+		ch->touched_ns = now;
 		at = stop;
 	}
 	pthread_mutex_unlock(&c->lock);
@@ -424,11 +423,13 @@ static void expire(struct list *reads, uint64_t now, struct list *done)
 
 void cache_tick(struct cache *c)
 {
-	uint64_t now = clock_mono_ns();
 	struct list done;
+	uint64_t now;
 
 	list_init(&done);
 	pthread_mutex_lock(&c->lock);
+	/* Under the lock: no read is newer than this now. */
+	now = clock_mono_ns();
 	expire(&c->reads, now, &done);
 	expire(&c->starved, now, &done);
 	if (now - c->active_ns > IDLE_DROP_NS && !c->dropped) {

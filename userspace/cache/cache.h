@@ -107,7 +107,6 @@ struct cache_stats {
 	uint64_t budget_bytes, used_bytes, resident_bytes;
 	uint64_t hit_bytes, miss_bytes, evicted_bytes, direct_bytes;
 	uint64_t fetched_bytes;
-	uint64_t reads_waiting;
 };
 void cache_stats(struct cache *c, struct cache_stats *ret);
 

@@ -58,6 +58,7 @@ struct cache_fetch {
 	 * lock.
 	 */
 	bool block_open;
+	unsigned nr_closed; /* blocks that have arrived, from the first on */
 	uint32_t slot;
 	struct cache_wait *direct_to; /* guard: the cache's lock */
 	pthread_mutex_t dest_lock;    /* inside the cache's lock; held while copying to a payload */

@@ -162,6 +162,7 @@ static void block_close(struct cache_fetch *f, unsigned b, struct list *submit, 
 
 	pthread_mutex_lock(&c->lock);
 	f->block_open = false;
+	f->nr_closed++;
 	ch->pending &= ~bit;
 	c->stats.fetched_bytes += block_bytes(ch, b);
 	if (f->direct_to || !f->dest) {
@@ -252,7 +253,6 @@ static void fetch_done(struct s3_get *g, int error)
 	struct cache_fetch *f = list_entry(g, struct cache_fetch, get);
 	struct cache *c = f->cache;
 	struct cache_chunk *ch = f->chunk;
-	unsigned arrived = (unsigned)(g->delivered / CACHE_BLOCK_BYTES);
 	struct list submit, done;
 	uint64_t lost;
 	bool kick;
@@ -263,8 +263,8 @@ static void fetch_done(struct s3_get *g, int error)
 	list_del(&f->link);
 	if (error < 0) {
 		lost = blocks_mask(f->first_block, f->nr_blocks);
-		if (arrived)
-			lost &= ~blocks_mask(f->first_block, arrived);
+		if (f->nr_closed)
+			lost &= ~blocks_mask(f->first_block, f->nr_closed);
 		if (f->block_open && !f->direct_to && f->dest)
 			slab_give(&c->slab, f->slot);
 		c->slab.nr_reserved -= f->nr_reserved;

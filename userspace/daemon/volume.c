@@ -70,6 +70,8 @@ static int volume_client_start(struct volume *v, struct err *e)
 	};
 	int rc;
 
+	if (o->ca_bundle[0] && access(o->ca_bundle, R_OK) < 0)
+		return err_set(e, -errno, "--ca-bundle %s: %s", o->ca_bundle, strerror(errno));
 	snprintf(cfg.region, sizeof(cfg.region), "%s", o->region[0] ? o->region : found[0] ? found : REGION_DEFAULT);
 	snprintf(cfg.bucket, sizeof(cfg.bucket), "%s", o->uri.bucket);
 	if (o->endpoint_url[0])

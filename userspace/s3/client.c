@@ -63,7 +63,7 @@ static void s3_op_submit(struct s3_client *c, struct s3_op *op, enum s3_op_kind 
 	pthread_mutex_lock(&c->lock);
 	stopping = c->stopping;
 	if (!stopping) {
-		op->queued = true;
+		op->state = S3_OP_QUEUED;
 		list_push_back(&c->queue[op->demand ? 0 : 1], &op->link);
 	}
 	pthread_mutex_unlock(&c->lock);
@@ -95,11 +95,13 @@ void s3_op_promote(struct s3_client *c, struct s3_op *op)
 	bool moved = false;
 
 	pthread_mutex_lock(&c->lock);
-	if (op->queued && !op->demand) {
+	if (op->state != S3_OP_RUNNING && !op->demand) {
 		op->demand = true;
+		moved = op->state == S3_OP_QUEUED;
+	}
+	if (moved) {
 		list_del(&op->link);
 		list_push_back(&c->queue[0], &op->link);
-		moved = true;
 	}
 	pthread_mutex_unlock(&c->lock);
 	if (moved)
@@ -122,7 +124,7 @@ struct s3_op *s3_client_next(struct s3_client *c)
 	}
 	if (n) {
 		op = list_entry(n, struct s3_op, link);
-		op->queued = false;
+		op->state = S3_OP_RUNNING;
 		c->nr_active[op->demand ? 0 : 1]++;
 		if (op->demand && op->kind == S3_OP_GET)
 			s3_hedge_earn(&c->hedge);

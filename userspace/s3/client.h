@@ -36,6 +36,7 @@ struct s3_client_config {
 };
 
 enum s3_op_kind { S3_OP_GET, S3_OP_LIST, S3_OP_HEAD };
+enum s3_op_state { S3_OP_NEW = 0, S3_OP_QUEUED, S3_OP_RUNNING };
 
 /* What every request has. The first block is the caller's; the rest belongs to the client until done. */
 struct s3_op {
@@ -44,7 +45,7 @@ struct s3_op {
 
 	enum s3_op_kind kind;
 	struct list link;
-	bool queued; /* guard: the client's lock */
+	enum s3_op_state state; /* guard: the client's lock; NEW before it is submitted */
 	bool creds_retried, region_retried;
 	unsigned nr_tries, nr_active;
 	uint64_t submitted_ns, not_before_ns;
@@ -100,7 +101,7 @@ struct s3_client *s3_client_free(struct s3_client *c);
 void s3_get_submit(struct s3_client *c, struct s3_get *g);
 void s3_list_submit(struct s3_client *c, struct s3_list *l);
 void s3_head_submit(struct s3_client *c, struct s3_head *h);
-/* Somebody waits for it now: before prefetch if it is still queued. No effect after done. */
+/* Somebody waits for it now: before prefetch if it has not started. It may be called before the submit. */
 void s3_op_promote(struct s3_client *c, struct s3_op *op);
 
 /* One page in the calling thread, for the check before a mount; done and ops are taken over. */
