@@ -15,7 +15,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path[:0] = [os.path.join(os.path.dirname(HERE), 'lib'), HERE]
@@ -95,15 +94,11 @@ class Bench:
         bucket = self.bucket if row.objects else self.list_bucket
         limit = row.limit(server, self)
         sent = proc.io_counters(server.pids())[1]
-        mount = self.columns[column](server, bucket)
-        try:
-            mount.start()
+        with self.columns[column](server, bucket) as mount:
             cpu = mount.cpu_seconds()
             got = row.read(mount, self)
             cpu = mount.cpu_seconds() - cpu
             peak = mount.peak_rss_bytes()
-        finally:
-            mount.clean() if sys.exc_info()[0] else mount.stop()
         sent = proc.io_counters(server.pids())[1] - sent
         figure = got['figure']
         return {'limit': limit, 'figure': figure, 'share': figure / limit if row.better == 'more' else limit / figure,
@@ -195,13 +190,13 @@ def options_get():
     p.add_argument('--shapes', type=choice_list(SHAPES), default=list(SHAPES), help=','.join(SHAPES))
     p.add_argument('--rounds', type=int, default=3)
     p.add_argument('--size', default='512MiB', help='of each of the four files')
-    p.add_argument('--quick', action='store_true', help='one round, 128MiB, unshaped: a look, not a figure to quote')
+    p.add_argument('--quick', action='store_true', help='one round, 96MiB, unshaped: a look, not a figure to quote')
     p.add_argument('--no-transports', dest='transports', action='store_false',
                    help='leave out the comparison of the transports on cached bytes')
     p.add_argument('--out', default=build_path('bench'))
     options = p.parse_args()
     if options.quick:
-        options.rounds, options.size, options.shapes = 1, '128MiB', ['unshaped']
+        options.rounds, options.size, options.shapes = 1, '96MiB', ['unshaped']
     return options
 
 
@@ -211,7 +206,6 @@ def main():
         sys.exit('bench.py: mounting needs root')
     proc.exit_on_signals()
     os.makedirs(options.out, exist_ok=True)
-    started = time.monotonic()
     with contextlib.ExitStack() as stack:
         stack.enter_context(mnt.io_uring_switched_on())
         try:
@@ -220,7 +214,7 @@ def main():
             sys.exit(f'bench.py: {e}')
         bench.run()
         transports = bench.run_transports() if options.transports else {}
-    results = report.Results(options, bench.rows, list(bench.columns), transports, time.monotonic() - started,
+    results = report.Results(options, bench.rows, list(bench.columns), transports,
                              {key: (median_cell(cell), cell['error']) for key, cell in bench.cells.items()})
     with open(os.path.join(options.out, 'bench.json'), 'w') as f:
         json.dump([dict(shape=k[0], row=k[1], column=k[2], **v) for k, v in bench.cells.items()], f, indent=1)

@@ -2,6 +2,7 @@
 """Other S3 mounts, run as their own documentation says, with their defaults; for the benchmark's columns."""
 import os
 import shutil
+import subprocess
 
 from mnt import FuseProcess
 
@@ -51,6 +52,13 @@ class GeeseFs(FuseProcess):
 
 
 PEERS = (S3fs, Rclone, MountS3, GeeseFs)
+
+
+def version(peer):
+    """The first line that the program says about itself."""
+    done = subprocess.run([peer.program, '--version'], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True)
+    return done.stdout.splitlines()[0].strip() if done.stdout else 'unknown version'
 
 
 def available():

@@ -5,6 +5,8 @@ import platform
 import shutil
 import subprocess
 
+import peers
+
 SHAPE_TITLES = {'unshaped': 'Unshaped: the server at full speed',
                 'shaped': 'Shaped: 20 ms before each reply, 90 MiB/s for each connection'}
 
@@ -35,9 +37,9 @@ def machine():
 
 
 class Results:
-    def __init__(self, options, rows, columns, transports, seconds, cells):
+    def __init__(self, options, rows, columns, transports, cells):
         self.options, self.rows, self.columns = options, rows, columns
-        self.transports, self.seconds, self.cells = transports, seconds, cells
+        self.transports, self.cells = transports, cells
 
     # -- Markdown -----------------------------------------------------------------------------------------------
 
@@ -95,7 +97,9 @@ class Results:
 
     def _notes(self):
         units = ', '.join(f'{row.unit} for {row.name}' for row in self.rows if row.unit != 'MB/s')
-        lines = [f'Figures are MB/s{" but " + units if units else ""}. Reads are cut at 30 s, listings at 60 s.', '']
+        lines = [f'Figures are MB/s{" but " + units if units else ""}. Reads are cut at 30 s, listings at 60 s.'
+                 + ''.join(f' {peer.name}: {peers.version(peer)}.' for peer in peers.available()
+                           if peer.name in self.columns), '']
         failed = {}
         for (_, row, column), (_, error) in self.cells.items():
             if error:

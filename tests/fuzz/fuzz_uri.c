@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Any text as an s3:// name, an endpoint or a key: what is accepted is safe on the wire, and decoding undoes encoding. */
+/* Any text as an s3:// name, an endpoint or a key: what is accepted is safe on the wire; decoding undoes encoding. */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>

@@ -28,6 +28,8 @@ class Fixtures:
         self.sizes[HUGE] = 1024 * MIB
         self.started = {}
         self.missing = {}
+        for name in SIZES:
+            self.file(name)
 
     def file(self, name):
         path = os.path.join(self.directory, name)

@@ -66,6 +66,8 @@ def test_source_without_sense(t):
                    's3://data/' + 'k' * 1100, 's3://da ta'):
         a.source = source
         a.refused('s3://|bucket|prefix|SOURCE')
+    a.source = 's3://' + 'b' * 64
+    a.refused('63')
 
 
 @options(transports=NONE, timeout=120, san=True)

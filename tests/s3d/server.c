@@ -46,8 +46,7 @@ static void conn_gone(struct evhttp_connection *evcon, void *arg)
 	struct conn *c = arg;
 	struct request *rq = c->request;
 
-	if (c->worker->server->tls)
-		wire_flip_forget(c);
+	wire_flip_forget(c);
 	if (rq) {
 		struct evhttp_request *http = rq->http;
 

@@ -61,7 +61,8 @@ struct conn {
 	void (*on_timer)(struct conn *c);
 	/* token bucket of --conn-rate and of trickled bodies */
 	uint64_t rate, tokens_ns, tokens;
-	uint64_t flip_after_bytes; /* TLS: see wire_flip.c */
+	BIO *flip; /* wire_flip.c; owned by the connection's SSL */
+	uint64_t flip_after_bytes;
 	bool flip_armed;
 };
 

@@ -59,33 +59,26 @@ static void flip_init(void)
 	BIO_meth_set_create(flip_method, flip_create);
 }
 
-static bool flip_pushed(SSL *ssl)
-{
-	return flip_method && BIO_method_type(SSL_get_wbio(ssl)) != BIO_method_type(SSL_get_rbio(ssl));
-}
-
 void wire_flip_forget(struct conn *c)
 {
-	SSL *ssl = bufferevent_openssl_get_ssl(c->bev);
-
-	if (ssl && flip_pushed(ssl))
-		BIO_set_data(SSL_get_wbio(ssl), NULL);
+	if (c->flip)
+		BIO_set_data(c->flip, NULL);
 }
 
 void wire_flip_arm(struct conn *c, uint64_t after_bytes)
 {
 	SSL *ssl = bufferevent_openssl_get_ssl(c->bev);
-	BIO *below = SSL_get_wbio(ssl), *flip;
+	BIO *below = SSL_get_wbio(ssl);
 
 	pthread_once(&flip_once, flip_init);
-	if (!flip_pushed(ssl)) {
-		flip = flip_method ? BIO_new(flip_method) : NULL;
-		if (!flip)
+	if (!c->flip) {
+		c->flip = flip_method ? BIO_new(flip_method) : NULL;
+		if (!c->flip)
 			return;
-		BIO_set_data(flip, c);
+		BIO_set_data(c->flip, c);
 		BIO_up_ref(below); /* the reading side holds it too */
-		BIO_push(flip, below);
-		SSL_set0_wbio(ssl, flip);
+		BIO_push(c->flip, below);
+		SSL_set0_wbio(ssl, c->flip);
 	}
 	c->flip_after_bytes = after_bytes;
 	c->flip_armed = true;

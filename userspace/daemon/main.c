@@ -183,8 +183,11 @@ static int daemon_run(struct daemon *d)
 	if (rc == 0)
 		rc = volume_start(d->o, &d->probe, &d->volume, &e);
 	mount_probe_stop(&d->probe);
-	if (rc == 0)
+	if (rc == 0) {
 		daemon_stats(d);
+		snprintf(e.msg, sizeof(e.msg), "%s is mounted on %s, transport %s", d->o->source, d->o->mount_point,
+			 volume_transport(d->volume));
+	}
 	if (rc < 0 && d->tell_fd < 0)
 		complain(&e);
 	daemon_tell(d, &e);
@@ -199,7 +202,7 @@ static int daemon_run(struct daemon *d)
 	return rc < 0 ? 1 : 0;
 }
 
-/* The first process: waits for the daemon's word. */
+/* The first process: waits for the daemon's word, and passes it on. */
 static int daemon_await(int fd, pid_t child)
 {
 	struct err e = { 0 };
@@ -216,7 +219,10 @@ static int daemon_await(int fd, pid_t child)
 			WIFSIGNALED(status) ? "signal" : "exit code",
 			WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 	}
-	return e.code < 0 ? complain(&e) : 0;
+	if (e.code < 0)
+		return complain(&e);
+	puts(e.msg);
+	return 0;
 }
 
 static void daemon_detach_terminal(void)
@@ -274,6 +280,10 @@ static int verb_mount(struct options *o)
 	log_setup(o->log_level, o->log_format, STDERR_FILENO);
 	if (geteuid() != 0) {
 		err_set(&e, -EPERM, "mounting needs root: run with sudo");
+		return complain(&e);
+	}
+	if (access("/dev/fuse", F_OK) < 0) {
+		err_set(&e, -ENODEV, "/dev/fuse is missing: load the module (modprobe fuse), or give the container the device");
 		return complain(&e);
 	}
 	rc = mount_point_prepare(o->mount_point, &e);

@@ -130,7 +130,8 @@ uint64_t s3_latency_quantile_ns(const struct s3_latency *l, unsigned permille)
 
 void s3_hedge_init(struct s3_hedge *h, unsigned percent)
 {
-	*h = (struct s3_hedge){ .percent = min_of(percent, 100U) };
+	h->percent = min_of(percent, 100U);
+	h->milli_tokens = 0;
 }
 
 void s3_hedge_earn(struct s3_hedge *h)

@@ -376,10 +376,12 @@ int sigv4_sign_cached(struct sigv4_cache *cache, const struct sigv4_request *req
 {
 	struct signing s = { .req = req, .creds = creds };
 	_cleanup_buf_ struct buf own;
-	struct buf *canonical = ret_canonical ? ret_canonical : &own;
+	struct buf *canonical = ret_canonical;
 	int rc;
 
 	buf_init(&own, CANONICAL_MAX);
+	if (!canonical)
+		canonical = &own;
 	buf_init(&s.signed_names, CANONICAL_MAX);
 	rc = request_check(req, creds);
 	if (!rc)
