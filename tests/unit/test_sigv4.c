@@ -417,6 +417,7 @@ static void a_request_without_its_parts_is_refused(void **state)
 	static const struct kase k = { .path = "/", .headers = { { DOCS_HOST } } };
 	struct sigv4_request good = request(&k, "s3", DOCS_TIME), r;
 	struct s3_creds none = { 0 };
+	char region[200] = "";
 
 	assert_int_equal(sign_changed(&good, &docs), 0);
 	r = good;
@@ -432,7 +433,8 @@ static void a_request_without_its_parts_is_refused(void **state)
 	r = good;
 	r.region = "";
 	assert_int_equal(sign_changed(&r, &docs), -EINVAL);
-	r.region = "a-region-name-that-goes-on-and-on-and-on-and-on-and-on-and-on-and-on-and-on-and-on-and-on-and-on";
+	memset(region, 'r', sizeof(region) - 1);
+	r.region = region;
 	assert_int_equal(sign_changed(&r, &docs), -EINVAL);
 	assert_int_equal(sign_changed(&good, &none), -EINVAL);
 }

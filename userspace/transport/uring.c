@@ -27,10 +27,15 @@
 #define BIG_REPLY_BYTES (256u << 10)
 
 /*
- * Where the buffers go in the address space: the same in every process that serves the mount one after another. The
- * second is for address sanitizers, whose shadow covers the first, the last for thread sanitizers.
+ * Where the buffers go in the address space: the same in every process that serves the mount one after another. The second
+ * is for kernels with 39-bit addresses, and for the thread sanitizer, which forbids the first.
  */
-static const uintptr_t map_bases[] = { 0x200000000000, 0x2000000000, 0x7e8100000000 };
+static const uintptr_t map_bases[] = {
+#if !defined(__SANITIZE_THREAD__)
+	0x200000000000,
+#endif
+	0x2000000000,
+};
 
 /* Depth first, then rings, then the size of requests: a single entry of 128 KiB a queue still works. */
 static int uring_size(struct transport *t)
