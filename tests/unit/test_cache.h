@@ -50,13 +50,10 @@ static inline void src_submit(void *ctx, struct s3_get *g)
 	src.nr_submitted++;
 }
 
-/* Of no effect before the submission, as with the client. */
+/* It may come before the submission. */
 static inline void src_promote(void *ctx, struct s3_op *op)
 {
-	for (unsigned i = 0; i < src.nr; i++) {
-		if (&src.get[i]->op == op)
-			op->demand = true;
-	}
+	op->demand = true;
 	src.nr_promoted++;
 }
 

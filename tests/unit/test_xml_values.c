@@ -41,7 +41,8 @@ static void error_documents_are_read(void **state)
 		"<RequestId>4442587FB7D0A2F9</RequestId><HostId>h</HostId><Resource>/x</Resource></Error>";
 	static const char sts[] =
 		"<ErrorResponse xmlns=\"https://sts.amazonaws.com/doc/2011-06-15/\"><Error><Type>Sender</Type>"
-		"<Code>ExpiredTokenException</Code><Message>late</Message></Error><RequestId>r</RequestId></ErrorResponse>";
+		"<Code>ExpiredTokenException</Code><Message>late</Message></Error>"
+		"<RequestId>r</RequestId></ErrorResponse>";
 	struct s3_error_body b;
 
 	assert_int_equal(s3_error_parse(aws, strlen(aws), &b), 0);

@@ -18,6 +18,7 @@
 #include "fs/fs_i.h"
 
 #define PAGE_KEYS 1000
+#define BAD_PAGES_MAX 5
 /* "." and ".." come first. */
 #define NR_DOTS 2
 /* Above it, entries carry no attributes and the kernel looks them up: its inodes and ours stay bounded. */
@@ -54,7 +55,8 @@ struct dir_handle {
 	int error;
 	unsigned nr_held;
 	struct dir_entry *held[FS_NAME_MAX + 1]; /* each is the beginning of the next one's name */
-	char last_prefix[FS_NAME_MAX + 1];
+	char last_prefix[FS_NAME_MAX + 1], last_key[FS_NAME_MAX + 2];
+	unsigned nr_bad_pages;
 	uint64_t nr_entries;
 	/* the request that waits for the next page */
 	fuse_req_t req;
@@ -221,12 +223,55 @@ static void stream_entry(struct dir_handle *d, struct dir_entry *e)
 	emit(d, e);
 }
 
+/* A key as the list is sorted by: a directory's name ends with a slash. */
+static const char *entry_key(const struct dir_entry *e, char ret[FS_NAME_MAX + 2])
+{
+	snprintf(ret, FS_NAME_MAX + 2, "%s%s", e->name, e->rec.kind == META_DIR ? "/" : "");
+	return ret;
+}
+
+/* Do these go on after <last> in order? A server that repeats the last prefix at the head of a page is forgiven. */
+static bool entries_rise(struct dir_entry *const *entry, unsigned nr, const char *last)
+{
+	char key[2][FS_NAME_MAX + 2];
+
+	for (unsigned i = 0; i < nr; i++) {
+		int order = strcmp(entry_key(entry[i], key[i & 1]), i ? key[~i & 1] : last);
+
+		if (order < 0 || (order == 0 && (i > 0 || entry[i]->rec.kind != META_DIR)))
+			return false;
+	}
+	return true;
+}
+
+/*
+ * A page that does not go on where the one before ended would show names twice, or leave some out: it is asked for again, and
+ * in the end the listing fails.
+ */
+static bool page_follows(const struct dir_handle *d)
+{
+	return entries_rise(d->raw.object, d->raw.nr_objects, d->last_key) &&
+	       entries_rise(d->raw.prefix, d->raw.nr_prefixes, d->last_key);
+}
+
+static void page_remember_last(struct dir_handle *d)
+{
+	const struct dir_raw *raw = &d->raw;
+	char key[FS_NAME_MAX + 2];
+
+	if (raw->nr_objects)
+		entry_key(raw->object[raw->nr_objects - 1], d->last_key);
+	if (raw->nr_prefixes && strcmp(entry_key(raw->prefix[raw->nr_prefixes - 1], key), d->last_key) > 0)
+		memcpy(d->last_key, key, sizeof(key));
+}
+
 /* Merges the page's two sorted lists into the stream. */
 static void page_build(struct dir_handle *d)
 {
 	struct dir_raw *raw = &d->raw;
 	unsigned i = 0, j = 0;
 
+	page_remember_last(d);
 	while (i < raw->nr_objects || j < raw->nr_prefixes) {
 		if (j == raw->nr_prefixes || (i < raw->nr_objects && entry_compare(raw->object[i], raw->prefix[j]) < 0))
 			stream_entry(d, raw->object[i++]);
@@ -257,9 +302,22 @@ static void dir_work(struct fs_work *w)
 static void list_done(struct s3_list *l, int error, const char *message)
 {
 	struct dir_handle *d = l->ops_ctx;
-	bool waiting, closing;
+	bool waiting, closing, again;
 
 	pthread_mutex_lock(&d->lock);
+	if (error == 0 && !page_follows(d)) {
+		log_warn("fs", "LIST bucket=%s prefix=%s: a page does not go on after the one before", d->fs->bucket,
+			 d->prefix);
+		error = -EBADMSG;
+	}
+	again = error == -EBADMSG && ++d->nr_bad_pages <= BAD_PAGES_MAX && !d->closing;
+	if (again) {
+		raw_clear(&d->raw);
+		free(take_ptr(l->next_token));
+		pthread_mutex_unlock(&d->lock);
+		s3_list_submit(d->fs->cfg.client, l);
+		return;
+	}
 	d->running = false;
 	if (error < 0) {
 		d->error = error;
@@ -267,6 +325,7 @@ static void list_done(struct s3_list *l, int error, const char *message)
 	} else {
 		free(d->token);
 		d->token = take_ptr(l->next_token);
+		d->nr_bad_pages = 0;
 		d->finished = !d->token;
 		page_build(d);
 	}
@@ -311,7 +370,8 @@ static void dir_rewind(struct dir_handle *d)
 	free(take_ptr(d->token));
 	while (d->nr_held)
 		free(d->held[--d->nr_held]);
-	d->last_prefix[0] = '\0';
+	d->last_prefix[0] = d->last_key[0] = '\0';
+	d->nr_bad_pages = 0;
 	d->nr_entries = 0;
 	d->finished = d->next_ready = d->started = false;
 	d->error = 0;

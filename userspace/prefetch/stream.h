@@ -13,7 +13,8 @@
 #include <stdint.h>
 
 #define STREAM_MAX 16
-#define STREAM_FIRST_TOUCH_BYTES (1u << 20)
+/* With its headers less than 16 times the 64 KiB that many readers want at first. */
+#define STREAM_FIRST_TOUCH_BYTES (896u << 10)
 
 struct stream {
 	uint64_t lo, hi;         /* the region read so far */
@@ -58,7 +59,7 @@ struct stream_plan {
 };
 
 /*
- * The bytes to ask for before a read, when it is the first touch of the file near its start: one request of 1 MiB
+ * The bytes to ask for before a read, when it is the first touch of the file near its start: one request of about 1 MiB
  * instead of several small ones. len 0 otherwise.
  */
 struct stream_range stream_first_touch(struct stream_set *s, const struct stream_limits *lim, uint64_t offset,
