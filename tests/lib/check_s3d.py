@@ -1,6 +1,9 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Checks what tests/s3d, the S3 server of the other tests, says to well-behaved clients; usage: see s3d_harness.py."""
+"""Checks tests/s3d, the S3 server of the other tests: here what it says to clients, in check_s3d_faults.py its faults.
+
+usage: check_s3d.py [--json-summary FILE] [--program build/tests/s3d] [part of a name...]
+"""
 import base64
 import hashlib
 import hmac
@@ -11,6 +14,7 @@ import sys
 import time
 import urllib.parse
 
+import check_s3d_faults
 from s3d_harness import ACCESS, SECRET, code_of, main, synthetic, synthetic_seed, with_server
 
 
@@ -289,4 +293,4 @@ def check_stats_and_log(s):
 
 
 if __name__ == '__main__':
-    sys.exit(main(globals()))
+    sys.exit(main(vars(check_s3d_faults) | globals()))

@@ -1,19 +1,14 @@
-#!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Checks the faults of tests/s3d, the S3 server of the other tests, as bytes on a raw socket; usage: see s3d_harness.py."""
+"""The checks of tests/s3d's faults, as bytes on a raw socket; run by check_s3d.py."""
 import json
 import re
-import sys
 import threading
 import time
 import urllib.error
 import xml.etree.ElementTree as ElementTree
 
 import s3client
-from s3d_harness import code_of, main, split, synthetic, synthetic_seed, with_server
-
-
-# -- faults, on the wire ------------------------------------------------------------------------------------------
+from s3d_harness import code_of, split, synthetic, synthetic_seed, with_server
 
 SIZE = 100000
 
@@ -236,7 +231,3 @@ def check_many_clients_at_once(s):
     deadline = time.monotonic() + 20
     while s.stats()['concurrent']:
         assert time.monotonic() < deadline, 'a request is never done'
-
-
-if __name__ == '__main__':
-    sys.exit(main(globals()))

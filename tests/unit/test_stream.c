@@ -294,6 +294,23 @@ static void reading_something_again_plans_nothing(void **state)
 	sim_done(&m);
 }
 
+/* The page cache lost it all: a file larger than the memory, an O_DIRECT reader, the next epoch. */
+static void a_second_pass_is_fetched_ahead_too(void **state)
+{
+	struct sim m;
+
+	sim_init(&m, 256 * MIB);
+	for (int pass = 0; pass < 3; pass++) {
+		memset(m.block, ABSENT, m.lim.file_bytes / BLOCK);
+		m.nr_missed = 0;
+		for (uint64_t at = 0; at < m.lim.file_bytes; at += BLOCK)
+			sim_read(&m, at, BLOCK);
+		assert_in_range(m.nr_missed, 1, 64);
+	}
+	assert_int_equal(m.sweep_bytes, 0);
+	sim_done(&m);
+}
+
 /* --- several streams --- */
 
 /* <nr> readers, each with its part of the file, take turns of <len> bytes. */
@@ -582,6 +599,7 @@ int main(void)
 		cmocka_unit_test(a_stream_that_turns_round_proves_itself_again),
 		cmocka_unit_test(reads_in_another_order_within_the_slack_stay_one_stream),
 		cmocka_unit_test(reading_something_again_plans_nothing),
+		cmocka_unit_test(a_second_pass_is_fetched_ahead_too),
 		cmocka_unit_test(interleaved_streams_are_told_apart),
 		cmocka_unit_test(as_many_streams_as_there_are_places_are_no_sweep),
 		cmocka_unit_test(small_reads_between_do_not_end_a_stream),

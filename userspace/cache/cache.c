@@ -79,7 +79,7 @@ static void wait_unpin(struct cache *c, struct cache_wait *w, bool consumed)
 		if (!consumed)
 			continue;
 		ch->speculative &= ~bit;
-		ch->served |= bit;
+		cache_chunk_serve(ch, bit);
 		if (w->read->keep)
 			continue;
 		ch->blocks->consumed_bytes[b] += read_overlap(w->read, ch, b);
@@ -177,7 +177,12 @@ static int read_begin(struct cache *c, struct cache_read *r, struct list *submit
 	for (unsigned i = 0; i < r->nr_waits; i++) {
 		struct cache_chunk *ch = r->wait[i].chunk;
 
-		missing += (uint32_t)__builtin_popcountll(r->wait[i].mask & ~ch->present & ~ch->pending);
+		uint64_t absent = r->wait[i].mask & ~ch->present & ~ch->pending;
+
+		missing += (uint32_t)__builtin_popcountll(absent);
+		/* Asked for again: the page cache has lost it, so what was served before may be fetched ahead once more. */
+		if (absent & cache_chunk_served(ch))
+			r->object->pass++;
 	}
 	if (missing && cache_object_stale(r->object))
 		return -ESTALE;
@@ -396,7 +401,7 @@ uint64_t cache_prefetch(struct cache *c, struct cache_object *o, uint64_t offset
 			break;
 		mask = blocks_mask(first, last - first + 1) & ~ch->present & ~ch->pending;
 		if (skip_served)
-			mask &= ~ch->served;
+			mask &= ~cache_chunk_served(ch);
 		if (mask && !cache_make_room(c, (uint32_t)__builtin_popcountll(mask), true))
 			break;
 		if (cache_fetch_plan(c, ch, mask, false, now + c->cfg.read_deadline_ns, &submit) < 0)
@@ -435,7 +440,7 @@ void cache_tick(struct cache *c)
 	if (now - c->active_ns > IDLE_DROP_NS && !c->dropped) {
 		cache_evict_idle(c);
 		slab_trim(&c->slab, false);
-		c->dropped = true;
+		c->dropped = list_empty(&c->lru);
 	} else if (now - c->active_ns > IDLE_TRIM_NS && !c->trimmed) {
 		slab_trim(&c->slab, true);
 		c->trimmed = true;

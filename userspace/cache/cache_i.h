@@ -22,7 +22,8 @@ struct cache_chunk {
 	uint32_t index;
 	uint32_t nr_pins;
 	uint64_t present, pending;
-	uint64_t served;      /* handed to a reader at least once */
+	uint64_t served;      /* handed to a reader in this pass over the object */
+	uint32_t pass;        /* that served belongs to */
 	uint64_t speculative; /* prefetched and not read yet */
 	uint64_t touched_ns;
 	struct cache_blocks *blocks;
@@ -37,6 +38,7 @@ struct cache_object {
 	unsigned refs; /* holders, fetches, and one while any chunk has blocks */
 	unsigned nr_cached_chunks;
 	uint32_t nr_chunks;
+	uint32_t pass; /* counts how often the page cache lost what it had been given */
 	bool stale;
 	uint64_t size_bytes, name_hash;
 	time_t mtime;
@@ -101,6 +103,17 @@ static inline unsigned chunk_nr_blocks(const struct cache_chunk *ch)
 	uint64_t left = ch->object->size_bytes - chunk_offset(ch);
 
 	return (unsigned)((min_of(left, (uint64_t)CACHE_CHUNK_BYTES) + CACHE_BLOCK_BYTES - 1) / CACHE_BLOCK_BYTES);
+}
+
+static inline uint64_t cache_chunk_served(const struct cache_chunk *ch)
+{
+	return ch->pass == ch->object->pass ? ch->served : 0;
+}
+
+static inline void cache_chunk_serve(struct cache_chunk *ch, uint64_t bits)
+{
+	ch->served = cache_chunk_served(ch) | bits;
+	ch->pass = ch->object->pass;
 }
 
 /* object.c; all under the lock */

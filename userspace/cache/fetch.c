@@ -174,7 +174,7 @@ static void block_close(struct cache_fetch *f, unsigned b, struct list *submit, 
 		ch->speculative &= ~bit;
 		if (w) {
 			c->stats.direct_bytes += block_bytes(ch, b);
-			ch->served |= bit;
+			cache_chunk_serve(ch, bit);
 			w->direct |= bit;
 			w->need &= ~bit;
 			/* A read of two chunks is complete when both are. */

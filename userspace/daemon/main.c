@@ -283,7 +283,8 @@ static int verb_mount(struct options *o)
 		return complain(&e);
 	}
 	if (access("/dev/fuse", F_OK) < 0) {
-		err_set(&e, -ENODEV, "/dev/fuse is missing: load the module (modprobe fuse), or give the container the device");
+		err_set(&e, -ENODEV,
+			"/dev/fuse is missing: load the module (modprobe fuse), or give the container the device");
 		return complain(&e);
 	}
 	rc = mount_point_prepare(o->mount_point, &e);

@@ -70,7 +70,7 @@ int fs_key(const struct fs *fs, const char *path, char ret[S3_KEY_MAX + 1])
 	return n > S3_KEY_MAX ? -ENAMETOOLONG : 0;
 }
 
-bool fs_name_usable(const struct fs *fs, const char *dir, const char *name, size_t len)
+bool fs_name_usable(const struct fs *fs, const char *name, size_t len, const char *key, size_t key_len)
 {
 	const char *why = NULL;
 
@@ -83,8 +83,8 @@ bool fs_name_usable(const struct fs *fs, const char *dir, const char *name, size
 	else if (len > FS_NAME_MAX)
 		why = "a component is longer than 255 bytes";
 	if (why)
-		log_warn("fs", "bucket=%s key=%s%s%s%.*s: not shown, a path cannot express it: %s", fs->bucket,
-			 fs->prefix, dir, dir[0] ? "/" : "", (int)min_of(len, (size_t)S3_KEY_MAX), name, why);
+		log_warn("fs", "bucket=%s key=%.*s: not shown, a path cannot express it: %s", fs->bucket,
+			 (int)min_of(key_len, (size_t)S3_KEY_MAX), key, why);
 	return !why;
 }
 

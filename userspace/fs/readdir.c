@@ -122,7 +122,7 @@ static int on_object(void *ctx, const struct s3_list_object *o)
 	if (o->key_len <= skip || memcmp(o->key, d->prefix, skip) != 0)
 		return 0;
 	if (memchr(o->key + skip, '/', o->key_len - skip) ||
-	    !fs_name_usable(d->fs, d->path, o->key + skip, o->key_len - skip))
+	    !fs_name_usable(d->fs, o->key + skip, o->key_len - skip, o->key, o->key_len))
 		return 0;
 	memcpy(rec.etag, o->etag, sizeof(rec.etag));
 	memcpy(rec.storage_class, o->storage_class_name, sizeof(rec.storage_class));
@@ -142,14 +142,14 @@ static int on_prefix(void *ctx, const char *prefix, size_t len)
 	size_t skip = strlen(d->prefix);
 	struct meta_record rec = { .kind = META_DIR };
 	struct dir_entry *e;
+	size_t name_len;
 
 	if (len <= skip || memcmp(prefix, d->prefix, skip) != 0)
 		return 0;
-	if (prefix[len - 1] == '/')
-		len--;
-	if (!fs_name_usable(d->fs, d->path, len > skip ? prefix + skip : "", len - skip))
+	name_len = len - skip - (prefix[len - 1] == '/');
+	if (!fs_name_usable(d->fs, prefix + skip, name_len, prefix, len))
 		return 0;
-	e = entry_new(prefix + skip, len - skip, &rec);
+	e = entry_new(prefix + skip, name_len, &rec);
 	if (!e)
 		return -ENOMEM;
 	if (entries_push(&d->raw.prefix, &d->raw.nr_prefixes, &d->raw.cap_prefixes, e) < 0) {

@@ -31,16 +31,29 @@ static uint64_t below(uint64_t a, uint64_t b)
 	return a > b ? a - b : 0;
 }
 
-static int stream_find(const struct stream_set *s, uint64_t offset, uint64_t end)
+/* How far a read is from where the stream stands; UINT64_MAX when it is no part of it. */
+static uint64_t stream_distance(const struct stream *st, uint64_t offset, uint64_t end, bool missed)
+{
+	uint64_t slack = stream_slack(st), distance;
+
+	if (offset >= st->hi || end <= st->lo) {
+		distance = offset >= st->hi ? offset - st->hi : st->lo - end;
+		return distance <= slack ? distance : UINT64_MAX;
+	}
+	/* Inside what was read already: a late arrival, or, when it is gone and far behind, a reader that begins again. */
+	distance = st->direction < 0 ? below(offset, st->lo) : below(st->hi, end);
+	return distance <= slack || !missed ? distance : UINT64_MAX;
+}
+
+static int stream_find(const struct stream_set *s, uint64_t offset, uint64_t end, bool missed)
 {
 	uint64_t best = UINT64_MAX;
 	int found = -1;
 
 	for (unsigned i = 0; i < s->nr; i++) {
-		const struct stream *st = &s->stream[i];
-		uint64_t distance = offset > st->hi ? offset - st->hi : below(st->lo, end);
+		uint64_t distance = stream_distance(&s->stream[i], offset, end, missed);
 
-		if (distance <= stream_slack(st) && distance < best) {
+		if (distance < best) {
 			best = distance;
 			found = (int)i;
 		}
@@ -148,9 +161,9 @@ static struct stream_range stream_sweep(struct stream_set *s, const struct strea
 
 	if (s->nr_scattered < SWEEP_EVIDENCE || s->nr_returns * 4 > s->nr_scattered)
 		return r;
-	allowed = (uint64_t)SWEEP_UNIT_BYTES << min_of(s->nr_scattered, 20u);
+	allowed = (uint64_t)SWEEP_UNIT_BYTES << min_of(s->nr_scattered - SWEEP_EVIDENCE + 2, 20u);
 	allowed = min_of(allowed, lim->sweep_max_bytes) + s->read_bytes;
-	allowed = min_of(allowed, lim->file_bytes);
+	allowed = allowed < lim->file_bytes ? allowed - allowed % lim->unit_bytes : lim->file_bytes;
 	if (allowed <= s->sweep_next || (allowed - s->sweep_next < lim->unit_bytes && allowed < lim->file_bytes))
 		return r;
 	r.offset = s->sweep_next;
@@ -174,7 +187,7 @@ void stream_observe(struct stream_set *s, const struct stream_limits *lim, uint6
 		    struct stream_plan *ret_plan)
 {
 	uint64_t end = offset + len;
-	int i = stream_find(s, offset, end);
+	int i = stream_find(s, offset, end, missed);
 	struct stream_range r = { 0 };
 	struct stream *st;
 
@@ -216,4 +229,6 @@ void stream_cut(struct stream_set *s, const struct stream_range *range, uint64_t
 	}
 	if (s->stream[range->stream].direction > 0)
 		s->stream[range->stream].ahead = min_of(s->stream[range->stream].ahead, range->offset + accepted);
+	else
+		s->stream[range->stream].ahead = range->offset + range->len;
 }

@@ -9,6 +9,7 @@
 #include "ring/ring.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -120,7 +121,7 @@ static bool ring_inbox_empty(struct ring *r)
 	return empty;
 }
 
-static void ring_complete(struct ring *r)
+static unsigned ring_complete(struct ring *r)
 {
 	struct io_uring_cqe *cqe;
 	unsigned head, n = 0;
@@ -136,12 +137,24 @@ static void ring_complete(struct ring *r)
 			r->ops->complete(r->ctx, data, cqe->res);
 	}
 	io_uring_cq_advance(&r->uring, n);
+	return n;
 }
 
 void ring_run(struct ring *r)
 {
+	unsigned n = 0;
+
 	while (!atomic_load(&r->stopping)) {
 		ring_arm_wake(r);
+		if (n) {
+			io_uring_submit(&r->uring);
+			sched_yield();
+			io_uring_get_events(&r->uring);
+			n = ring_complete(r);
+			ring_receive(r);
+			if (n)
+				continue;
+		}
 		/* Asleep first, then a last look: a post in between either is seen here or writes the eventfd. */
 		atomic_store(&r->asleep, true);
 		if (ring_inbox_empty(r) && !atomic_load(&r->stopping))
@@ -149,7 +162,7 @@ void ring_run(struct ring *r)
 		else
 			io_uring_submit(&r->uring);
 		atomic_store(&r->asleep, false);
-		ring_complete(r);
+		n = ring_complete(r);
 		ring_receive(r);
 	}
 	ring_receive(r);

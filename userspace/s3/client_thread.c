@@ -301,6 +301,9 @@ static void failure_of_reply(struct s3_attempt *a, struct failure *f)
 	f->error = out.error;
 	f->verdict = out.verdict;
 	f->date = a->reply.date;
+	/* Temporary, as for a new bucket: the same place answers soon. */
+	if (a->reply.status == 307 && !a->reply.region[0] && !body.region[0])
+		f->verdict = S3_RETRY;
 	snprintf(f->code, sizeof(f->code), "%s", body.code);
 	snprintf(f->region, sizeof(f->region), "%s", a->reply.region[0] ? a->reply.region : body.region);
 	snprintf(f->message, sizeof(f->message), "%s (HTTP %d, code %s, request id %s)%s%.200s", out.what,

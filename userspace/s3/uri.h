@@ -9,7 +9,7 @@
 #include "base/buf.h"
 #include "base/err.h"
 
-#define S3_BUCKET_MAX 255
+#define S3_BUCKET_MAX 63
 #define S3_KEY_MAX 1024
 #define S3_HOST_MAX 512
 #define S3_REGION_MAX 64
@@ -22,7 +22,7 @@ struct s3_uri {
 /*
  * "s3://BUCKET[/PREFIX]". A prefix without a trailing slash gets one. -EINVAL with a sentence for: another
  * scheme, no bucket, a bucket name that S3 does not allow (3-63 characters of [a-z0-9.-], also accepting
- * the older [A-Z_] and 255 characters; never "." or ".."), a prefix over S3_KEY_MAX bytes or holding "//".
+ * the older [A-Z_]; never "." or ".."), a prefix over S3_KEY_MAX bytes or holding "//".
  */
 int s3_uri_parse(const char *text, struct s3_uri *ret, struct err *e);
 
