@@ -42,6 +42,7 @@ struct cache *cache_new(const struct cache_config *cfg)
 	list_init(&c->reads);
 	list_init(&c->starved);
 	c->active_ns = clock_mono_ns();
+	cache_warmer_start(c);
 	return c;
 }
 
@@ -464,6 +465,7 @@ struct cache *cache_free(struct cache *c)
 {
 	if (!c)
 		return NULL;
+	cache_warmer_stop(c);
 	cache_evict_idle(c);
 	slab_done(&c->slab);
 	pthread_mutex_destroy(&c->lock);

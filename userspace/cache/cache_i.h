@@ -77,6 +77,9 @@ struct cache {
 	struct list starved; /* waiting for memory, oldest first */
 	uint64_t active_ns;  /* last time anybody read */
 	bool trimmed, dropped;
+	pthread_t warmer;
+	pthread_cond_t warm_cond;
+	bool warmer_running, stopping;
 	struct cache_stats stats;
 };
 
@@ -135,6 +138,12 @@ void cache_waits_arrived(struct cache *c, struct cache_chunk *ch, uint64_t bit, 
 void cache_reads_done(struct list *done);
 /* Starts reads that waited for memory, as far as it reaches; without the lock. */
 void cache_starved_kick(struct cache *c);
+
+/* warm.c */
+void cache_warmer_start(struct cache *c);
+void cache_warmer_stop(struct cache *c);
+/* The slab has grown: is it time for the next step? Under the lock. */
+void cache_warm_check(struct cache *c);
 
 /* fetch.c */
 /* Plans fetches for the blocks in <mask>, whose slots are reserved; they become pending. Under the lock. */

@@ -131,6 +131,7 @@ static void block_open(struct cache_fetch *f, unsigned b)
 		f->dest = (unsigned char *)w->read->payload + (start - w->read->offset);
 	} else {
 		f->slot = slab_take(&c->slab);
+		cache_warm_check(c);
 		f->nr_reserved--;
 		f->dest = slab_at(&c->slab, f->slot);
 	}

@@ -66,16 +66,22 @@ static int slot_compare(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
+bool slab_populate(const struct slab *s, uint32_t first, uint32_t nr)
+{
+#ifdef MADV_POPULATE_WRITE
+	return madvise(slab_at(s, first), (size_t)nr * s->slot_bytes, MADV_POPULATE_WRITE) == 0;
+#else
+	return false;
+#endif
+}
+
 void slab_warm(struct slab *s, uint64_t bytes)
 {
-	uint32_t slots = (uint32_t)(bytes / s->slot_bytes);
+	uint64_t slots = bytes / s->slot_bytes;
 
-	if (slots > s->nr_slots)
-		slots = s->nr_slots;
-#ifdef MADV_POPULATE_WRITE
-	if (madvise(s->base, (size_t)slots * s->slot_bytes, MADV_POPULATE_WRITE) == 0)
-		s->warm = slots;
-#endif
+	s->keep = slots < s->nr_slots ? (uint32_t)slots : s->nr_slots;
+	if (slab_populate(s, 0, s->keep))
+		s->warm = s->keep;
 }
 
 static void slots_release(struct slab *s, uint32_t first, uint32_t nr)
@@ -86,7 +92,9 @@ static void slots_release(struct slab *s, uint32_t first, uint32_t nr)
 
 void slab_trim(struct slab *s, bool keep_warm)
 {
-	uint32_t keep = keep_warm ? s->warm : 0;
+	uint32_t keep = keep_warm ? s->keep : 0, first;
+
+	s->nr_trims++;
 
 	/* In order of address: runs are returned in one call, and the fresh mark comes down. */
 	qsort(s->stack, s->nr_free, sizeof(*s->stack), slot_compare);
@@ -101,10 +109,10 @@ void slab_trim(struct slab *s, bool keep_warm)
 		s->nr_free--;
 		s->fresh--;
 	}
-	if (!keep_warm && s->warm > s->fresh)
-		slots_release(s, s->fresh, s->warm - s->fresh);
-	if (!keep_warm)
-		s->warm = 0;
+	first = s->fresh > keep ? s->fresh : keep;
+	if (s->warm > first)
+		slots_release(s, first, s->warm - first);
+	s->warm = first;
 	/* The lowest addresses are handed out first. */
 	for (uint32_t i = 0; i < s->nr_free / 2; i++) {
 		uint32_t other = s->nr_free - 1 - i, slot = s->stack[i];

@@ -17,9 +17,11 @@ struct slab {
 	unsigned char *base;
 	size_t map_bytes;
 	uint32_t nr_slots, slot_bytes;
-	uint32_t nr_free;     /* on the stack */
-	uint32_t fresh;       /* slots from here on were never handed out since the last trim */
-	uint32_t warm;        /* slots below have memory since slab_warm(), whether handed out or not */
+	uint32_t nr_free; /* on the stack */
+	uint32_t fresh;   /* slots from here on were never handed out since the last trim */
+	uint32_t warm;    /* slots below have memory already, whether handed out or not */
+	uint32_t keep;    /* slots below keep it when idle for a short time */
+	uint32_t nr_trims;
 	uint32_t nr_reserved; /* promised to fetches that have not taken them yet */
 	uint32_t *stack;
 };
@@ -46,9 +48,11 @@ static inline unsigned char *slab_at(const struct slab *s, uint32_t slot)
 /* Takes one of the promised slots. */
 uint32_t slab_take(struct slab *s);
 void slab_give(struct slab *s, uint32_t slot);
-/* Gives the first <bytes> memory before anybody waits for it. */
+/* Gives slots memory before anybody waits for it; false where the kernel cannot. Touches nothing else of the slab. */
+bool slab_populate(const struct slab *s, uint32_t first, uint32_t nr);
+/* Gives the first <bytes> memory, to keep for a while. */
 void slab_warm(struct slab *s, uint64_t bytes);
-/* Returns the memory of free slots to the system, but for the warm ones if <keep_warm>. */
+/* Returns the memory of free slots to the system, but for those of slab_warm() if <keep_warm>. */
 void slab_trim(struct slab *s, bool keep_warm);
 
 #endif
