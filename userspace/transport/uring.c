@@ -3,8 +3,9 @@
  * The FUSE-over-io_uring transport.
  *
  * Design: the kernel has a queue for each possible CPU and sends a request to the queue of the CPU it was made on.
- * Each ring registers entries on every queue, so that one reader's requests are served by several threads and no
- * queue is ever without an entry. An entry's buffers lie in a memfd at a fixed address: header page, then payload.
+ * There it takes the entry that has been free longest. Each queue has a home ring, which runs on the queue's CPU and
+ * has most of its entries: a small request then wakes nobody on another CPU. A neighbour ring has the others, so that
+ * a reader's large requests are served by two threads and no queue hangs on one. An entry's buffers lie in a memfd at a fixed address: header page, then payload.
  * The message for libfuse is put together in front of the payload, where it lies contiguous with what the kernel
  * wrote there; replies are built in the payload itself, or copied to it. Commits are batched to the ring's next
  * turn, large ones go at once.
@@ -12,6 +13,7 @@
  */
 #define _GNU_SOURCE
 #include <errno.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -20,7 +22,9 @@
 #include "base/log.h"
 #include "transport/transport_i.h"
 
-#define RINGS_MAX 4
+#define RINGS_MAX 8
+/* Of a ring's entries, the part on queues of the next ring. */
+#define FOREIGN_PART 8
 #define DEPTH_MAX 8
 #define DEPTH_MIN 2
 #define WARM_MAX_BYTES (64u << 20)
@@ -45,7 +49,7 @@ static int uring_size(struct transport *t)
 	size_t request = t->max_pages * t->page_bytes;
 
 	u->nr_queues = transport_possible_cpus();
-	u->nr_rings = min_of(max_of(u->nr_queues, 2u), (unsigned)RINGS_MAX);
+	u->nr_rings = min_of(u->nr_queues, (unsigned)RINGS_MAX);
 	u->depth = DEPTH_MAX;
 	for (;;) {
 		u->payload_bytes = max_of(request, (size_t)PAYLOAD_MIN_BYTES);
@@ -101,11 +105,19 @@ static void uring_receive(void *ctx, struct list *item);
 
 static const struct ring_ops uring_ring_ops = { .complete = uring_complete, .receive = uring_receive };
 
+/* The queues q with q % nr_rings == ring are at home there. */
+static uint16_t home_queue(const struct uring *u, unsigned ring, unsigned i)
+{
+	unsigned nr_homes = (u->nr_queues - ring + u->nr_rings - 1) / u->nr_rings;
+
+	return (uint16_t)(ring + u->nr_rings * (i % nr_homes));
+}
+
 static int uring_ring_init(struct transport *t, unsigned index)
 {
 	struct uring *u = &t->uring;
 	struct uring_ring *r = &u->ring[index];
-	unsigned n = u->nr_queues * u->depth;
+	unsigned n = u->nr_queues * u->depth, nr_foreign = u->nr_rings > 1 ? n / FOREIGN_PART : 0;
 	int rc;
 
 	r->entry = calloc(n, sizeof(*r->entry));
@@ -125,7 +137,8 @@ static int uring_ring_init(struct transport *t, unsigned index)
 		struct uring_entry *en = &r->entry[i];
 
 		en->ring = r;
-		en->qid = (uint16_t)(i % u->nr_queues);
+		en->qid = i < nr_foreign ? home_queue(u, (index + 1) % u->nr_rings, i)
+					 : home_queue(u, index, i - nr_foreign);
 		en->header = (struct px_fuse_uring_header *)base;
 		en->io.payload = base + t->page_bytes;
 		en->io.payload_bytes = u->payload_bytes;
@@ -224,10 +237,23 @@ static bool gate_pass(struct uring_gate *g, int error)
 	return go;
 }
 
+/* On the CPUs whose queues are at home here; where that is not allowed, anywhere. */
+static void ring_settle(const struct uring_ring *r)
+{
+	const struct uring *u = &r->transport->uring;
+	cpu_set_t cpus;
+
+	CPU_ZERO(&cpus);
+	for (unsigned q = (unsigned)(r - u->ring); q < u->nr_queues && q < CPU_SETSIZE; q += u->nr_rings)
+		CPU_SET(q, &cpus);
+	(void)pthread_setaffinity_np(pthread_self(), sizeof(cpus), &cpus);
+}
+
 static void *uring_main(void *arg)
 {
 	struct uring_ring *r = arg;
 
+	ring_settle(r);
 	if (gate_pass(&r->transport->uring.gate, ring_register(r)))
 		ring_run(&r->ring);
 	return NULL;
