@@ -11,6 +11,7 @@ from harness import BUCKET, CHUNK, MIB, check, equal, options
 
 REAL = ('versitygw', 'radosgw')
 SIZE = 3 * CHUNK + 4097
+CHANGED = 'the object (changed|was replaced)'
 
 
 def versions(count, size=SIZE):
@@ -34,6 +35,7 @@ def test_replaced_while_open(t):
     client, key = t.server.client(), own_key(t, 'replaced')
     old, new, other = versions(3)
     client.put(BUCKET, key, old)
+    t.expect_log(CHANGED)
     m = t.mount(metadata_ttl='60s', prefetch='off')
     fd = os.open(m.file(key), os.O_RDONLY | os.O_DIRECT)
     equal(os.pread(fd, 4096, 0), old[:4096], 'before')
@@ -129,7 +131,8 @@ def read_handle(path, pieces, known):
             if error:
                 check(error in (errno.ESTALE, errno.ENOENT), f'a replaced object: {os.strerror(error)}')
                 return None
-            fits = {n for n, content in enumerate(known) if content[offset:offset + (256 << 10)] == data}
+            check(data, f'no bytes at {offset} of {size}')
+            fits = {n for n, content in enumerate(known) if content[offset:offset + len(data)] == data}
             check(fits, f'bytes at {offset} are of no version')
             candidates = fits if candidates is None else candidates & fits
             check(candidates, f'the bytes at {offset} are of another version than those before')
@@ -155,6 +158,7 @@ def never_mixed(t, server, seconds):
     client, key = server.client(), own_key(t, 'rewritten')
     known = versions(5)
     client.put(BUCKET, key, known[0])
+    t.expect_log(CHANGED)
     m = t.mount(server, metadata_ttl='0', memory='64MiB')
     stop = threading.Event()
 
@@ -205,33 +209,42 @@ def test_server_that_is_wrong_is_survived(t):
     t.load(m.file('chunk+1'), m.file('middle'), pattern='pread')
 
 
-def replaced_by_server(t, fault):
-    """s3d replaces its object before replies; contents follow from the number of the replacement."""
-    server = t.s3d(memory=True)
-    size = 2 * CHUNK + 12345
+def content_of(key, generation, size):
+    """What s3d makes up for the object's replacement of this number."""
+    seed = synthetic_seed(BUCKET, key, generation)
+    return b''.join(synthetic(seed, at, min(MIB, size - at)) for at in range(0, size, MIB))
+
+
+def replaced_by_server(t, other_fault):
+    """The object is replaced before replies to GETs, at the server itself."""
+    server, size, rounds = t.s3d(memory=True), CHUNK + 12345, 12
     server.declare(BUCKET, 'moving', size=size)
-    known = [synthetic(synthetic_seed(BUCKET, 'moving', n), 0, size) for n in range(12)]
+    known = [content_of('moving', n, size) for n in range(4 * rounds)]
     check(server.client().get(BUCKET, 'moving').body == known[0], 'the first version is another one than computed')
+    t.expect_log(CHANGED)
     m = t.mount(server, metadata_ttl='0', memory='32MiB')
-    server.set_faults([fault, {'fault': 'replace_between', 'rate': 0.25, 'count': len(known) - 1, 'match': {'op': 'get'}}])
-    rng, ended, rounds = random.Random(6), 0, 0
-    while server.stats()['faults'].get('replace_between', 0) < len(known) - 1:
-        rounds += 1
-        check(rounds < 500, 'the object was never replaced often enough')
+    between = {'fault': 'replace_between', 'rate': 0.25, 'count': 2 * rounds, 'match': {'op': 'get'}}
+    server.set_faults([between, other_fault])
+    rng, ended = random.Random(6), 0
+    for _ in range(rounds):
         for pieces in orders(rng):
+            server.replace(BUCKET, 'moving')
             try:
                 ended += read_handle(m.file('moving'), pieces, known) is not None
             except OSError as e:
                 check(e.errno == errno.ESTALE, f'open: {e}')
+    check(ended > 0, 'no descriptor was read to its end')
+    check(server.stats()['faults'].get('replace_between', 0) > 0, 'the object was never replaced by a fault')
+    server.set_faults([])
     with open(m.file('moving'), 'rb') as f:
         check(f.read() == server.client().get(BUCKET, 'moving').body, 'the content at the end')
 
 
 @options(timeout=90, san=True)
 def test_replaced_between_two_requests(t):
-    replaced_by_server(t, {'fault': 'reset_mid', 'rate': 0.02})
+    replaced_by_server(t, {'fault': 'reset_mid', 'rate': 0.02, 'match': {'op': 'get'}})
 
 
 @options(timeout=90, san=True)
 def test_replaced_and_if_match_ignored(t):
-    replaced_by_server(t, {'fault': 'ignore_if_match', 'rate': 0.5, 'match': {'op': 'get'}})
+    replaced_by_server(t, {'fault': 'ignore_if_match', 'rate': 1, 'match': {'op': 'get'}})
