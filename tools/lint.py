@@ -18,7 +18,7 @@ import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 MAX_LINES = 600
-MAX_COLUMNS = 120
+MAX_COLUMNS, MAX_COLUMNS_PYTHON = 120, 140
 ROOMS = ("userspace", "bpf", "csi", "include", "tools", "deploy", "tests")
 # Headers that one room hides from all others.
 PRIVATE_HEADERS = {"fuse_lowlevel.h": "fs", "fuse.h": "fs", "curl/curl.h": "s3", "expat.h": "s3"}
@@ -145,16 +145,17 @@ def check_rooms(_):
 
 
 def check_sizes(_):
-    """No file is over 600 lines, no line over 120 columns"""
+    """No file is over 600 lines, no line over 120 columns (Python 140)"""
     bad = []
     for path in files(".c", ".h", ".py", ".sh", ".mk"):
         if path.name == "vmlinux.h":
             continue
         lines = path.read_text().splitlines()
+        most = MAX_COLUMNS_PYTHON if path.suffix == ".py" else MAX_COLUMNS
         if len(lines) > MAX_LINES:
             bad.append(f"{relative(path)}: {len(lines)} lines, at most {MAX_LINES}")
-        bad += [f"{relative(path)}:{n}: {len(line.expandtabs(8))} columns, at most {MAX_COLUMNS}"
-                for n, line in enumerate(lines, 1) if len(line.expandtabs(8)) > MAX_COLUMNS]
+        bad += [f"{relative(path)}:{n}: {len(line.expandtabs(8))} columns, at most {most}"
+                for n, line in enumerate(lines, 1) if len(line.expandtabs(8)) > most]
     return bad
 
 

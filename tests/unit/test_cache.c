@@ -539,7 +539,8 @@ static void idle_memory_is_given_back(void **state)
 
 static void a_budget_below_one_block_is_refused(void **state)
 {
-	struct cache_config cfg = { .budget_bytes = BLOCK - 1, .source = { .submit = src_submit, .promote = src_promote } };
+	struct cache_config cfg = { .budget_bytes = BLOCK - 1,
+				    .source = { .submit = src_submit, .promote = src_promote } };
 
 	assert_null(cache_new(&cfg));
 	assert_null(cache_free(NULL));

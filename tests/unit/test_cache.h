@@ -27,7 +27,8 @@
 
 static inline unsigned char content(const char *key, const char *etag, uint64_t at)
 {
-	uint64_t h = at * 0x9e3779b97f4a7c15ull + (unsigned char)key[0] * 0x2545f491u + (unsigned char)etag[0] * 0x8f1bu;
+	uint64_t h =
+		at * 0x9e3779b97f4a7c15ull + (unsigned char)key[0] * 0x2545f491u + (unsigned char)etag[0] * 0x8f1bu;
 
 	return (unsigned char)((h >> 29) ^ (h >> 51) ^ at);
 }
@@ -166,7 +167,9 @@ enum { PLAIN = 0, KEEP = 1, PAYLOAD = 2 };
 
 static inline void start(struct tread *t, struct cache_object *o, uint64_t offset, uint32_t len, int how)
 {
-	*t = (struct tread){ .r = { .object = o, .offset = offset, .len = len, .keep = how & KEEP, .done = tread_done } };
+	*t = (struct tread){
+		.r = { .object = o, .offset = offset, .len = len, .keep = how & KEEP, .done = tread_done }
+	};
 	t->payload = malloc(len + GUARD_BYTES);
 	memset(t->payload, UNTOUCHED, len + GUARD_BYTES);
 	if (how & PAYLOAD)

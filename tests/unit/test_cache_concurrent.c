@@ -286,7 +286,8 @@ static void one_read(struct waiter *w, uint32_t *random, unsigned char *payload)
 	}
 	load.nr_wrong += !right;
 	if (next_random(random) % 4 == 0)
-		cache_prefetch(load.cache, w->r.object, w->r.offset, next_random(random) % (8 * MIB), next_random(random) % 2);
+		cache_prefetch(load.cache, w->r.object, w->r.offset, next_random(random) % (8 * MIB),
+			       next_random(random) % 2);
 	cache_object_put(load.cache, w->r.object);
 }
 

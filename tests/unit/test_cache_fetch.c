@@ -87,7 +87,8 @@ static void a_reader_that_joins_in_the_middle_gets_a_fetch_of_its_own(void **sta
 	o = object("k", 1 * MIB);
 	start(&a, o, 0, 3 * BLOCK, PAYLOAD);
 	deliver(0, BLOCK + 100);
-	start(&b, o, 0, 3 * BLOCK, PAYLOAD); /* the first block is gone already, the second one flows, the third may be shared */
+	start(&b, o, 0, 3 * BLOCK,
+	      PAYLOAD); /* the first block is gone already, the second one flows, the third may be shared */
 	start(&d, o, BLOCK + 50, 10, PLAIN);
 	assert_int_equal(src.nr, 2);
 	check_get(1, 0, BLOCK, true);

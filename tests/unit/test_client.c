@@ -245,7 +245,8 @@ static bool answer_strange(struct request *q)
 
 	if (q->nr > 0)
 		return answer_right(q);
-	send_text(q, "HTTP/1.1 %s\r\nContent-Length: %" PRIu64 "\r\n%s\r\n", strange_now->status, len, strange_now->headers);
+	send_text(q, "HTTP/1.1 %s\r\nContent-Length: %" PRIu64 "\r\n%s\r\n", strange_now->status, len,
+		  strange_now->headers);
 	/* Content of another place: a byte of it that gets through is noticed. */
 	send_content(q, strange_now->len == OBJECT_BYTES ? 0 : 77777, len);
 	return false;

@@ -161,7 +161,8 @@ static inline bool send_content(const struct request *q, uint64_t first, uint64_
 static inline bool send_head_206(const struct request *q)
 {
 	return send_text(q,
-			 "HTTP/1.1 206 Partial Content\r\nContent-Length: %" PRIu64 "\r\nETag: \"v1\"\r\n"
+			 "HTTP/1.1 206 Partial Content\r\nContent-Length: %" PRIu64
+			 "\r\nETag: \"v1\"\r\n"
 			 "Content-Range: bytes %" PRIu64 "-%" PRIu64 "/%llu\r\n\r\n",
 			 q->last - q->first + 1, q->first, q->last, OBJECT_BYTES);
 }
@@ -188,7 +189,7 @@ static inline void request_header(struct request *q, const char *line)
 /* False at the end of the connection. */
 static inline bool request_read(struct request *q)
 {
-	char text[16384], *save = NULL, *line;
+	char text[16384] = "", *save = NULL, *line;
 	size_t len = 0;
 
 	while (len < 4 || memcmp(text + len - 4, "\r\n\r\n", 4)) {
@@ -381,7 +382,9 @@ static inline void tget_done(struct s3_get *g, int error)
 
 static inline void get_start(struct tget *t, uint64_t offset, uint64_t len, bool demand, uint64_t limit_ns)
 {
-	*t = (struct tget){ .g = { .key = "a key", .etag = "v1", .object_bytes = OBJECT_BYTES, .offset = offset, .len = len } };
+	*t = (struct tget){
+		.g = { .key = "a key", .etag = "v1", .object_bytes = OBJECT_BYTES, .offset = offset, .len = len }
+	};
 	t->g.op.demand = demand;
 	t->g.op.deadline_ns = clock_mono_ns() + limit_ns;
 	t->g.data = tget_data;

@@ -181,7 +181,10 @@ static int read_begin(struct cache *c, struct cache_read *r, struct list *submit
 		uint64_t absent = r->wait[i].mask & ~ch->present & ~ch->pending;
 
 		missing += (uint32_t)__builtin_popcountll(absent);
-		/* Asked for again: the page cache has lost it, so what was served before may be fetched ahead once more. */
+		/*
+		 * Asked for again: the page cache has lost it, so what was served before may be fetched ahead once
+		 * more.
+		 */
 		if (absent & cache_chunk_served(ch))
 			r->object->pass++;
 	}

@@ -2,9 +2,9 @@
 /*
  * Keeps the slab's memory a step ahead of its use.
  *
- * Design: the first touch of memory costs time (on a virtual machine whose host takes unused pages back, more than receiving the
- * data does). The S3 thread that fills slots should not spend it, so a thread of its own populates the next step while
- * the slab grows.
+ * Design: the first touch of memory costs time (on a virtual machine whose host takes unused pages back, more than
+ * receiving the data does). The S3 thread that fills slots should not spend it, so a thread of its own populates
+ * the next step while the slab grows.
  * Threads: the warmer; everything else under the cache's lock.
  */
 #define _GNU_SOURCE

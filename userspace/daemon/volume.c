@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "cache/cache.h"
 #include "daemon/features.h"
+#include "daemon/mount_point.h"
 #include "fs/fs.h"
 #include "s3/client.h"
 #include "transport/transport.h"
@@ -27,6 +28,7 @@
 #define CHECK_DEADLINE_NS (7 * NSEC_PER_SEC)
 #define READ_AHEAD_DEFAULT_KB 4096
 #define MAX_BACKGROUND 128
+#define ENABLE_URING_PATH "/sys/module/fuse/parameters/enable_uring"
 #define REGION_DEFAULT "us-east-1"
 
 struct volume {
@@ -38,6 +40,7 @@ struct volume {
 	struct transport *transport;
 	int fuse_fd, end_fd;
 	bool mounted;
+	int mount_id; /* to tell ours from a later one on the same place */
 	uint64_t memory_bytes;
 	char transport_text[320];
 };
@@ -173,19 +176,19 @@ static int volume_mount_try(struct volume *v, struct mount_probe *probe, bool tr
 		.memory_bytes = v->memory_bytes / 4,
 		.end_fd = v->end_fd,
 	};
+	struct mount_entry m;
 	int rc;
 
 	v->fuse_fd = kernel_mount(&v->o, e);
 	if (v->fuse_fd < 0)
 		return v->fuse_fd;
 	v->mounted = true;
+	v->mount_id = mount_entry_find(v->o.mount_point, NULL, &m) == 0 ? m.id : 0;
 	tc.fuse_fd = v->fuse_fd;
 	rc = transport_start(&tc, &v->transport, e);
 	if (rc == 0 && v->o.transport == TRANSPORT_IO_URING && transport_kind(v->transport) != TRANSPORT_KIND_IO_URING)
-		rc = err_set(
-			e, -EOPNOTSUPP,
-			"--transport=io_uring: %s; on kernel 6.14 or newer: echo Y > /sys/module/fuse/parameters/enable_uring",
-			transport_why(v->transport));
+		rc = err_set(e, -EOPNOTSUPP, "--transport=io_uring: %s; on kernel 6.14 or newer: echo Y > %s",
+			     transport_why(v->transport), ENABLE_URING_PATH);
 	if (rc == 0)
 		rc = mount_probe_run(probe, v->o.mount_point, e);
 	if (rc == 0)
@@ -228,9 +231,10 @@ static void volume_tell(struct volume *v)
 	snprintf(v->transport_text, sizeof(v->transport_text), "%s (%s)", uring ? "io_uring" : "dev",
 		 transport_why(v->transport));
 	if (!uring && v->o.transport == TRANSPORT_AUTO)
-		log_info("daemon",
-			 "small reads and lookups would be faster over io_uring: kernel 6.14 or newer, then echo Y > "
-			 "/sys/module/fuse/parameters/enable_uring and mount again");
+		log_info(
+			"daemon",
+			"small reads and lookups would be faster over io_uring: kernel 6.14 or newer, then echo Y > " ENABLE_URING_PATH
+			" and mount again");
 	log_info("daemon", "ready: %s on %s, transport %s, memory %" PRIu64 " MiB, credentials %s", v->o.source,
 		 v->o.mount_point, v->transport_text, v->memory_bytes >> 20, s3_provider_describe(v->provider));
 }
@@ -329,11 +333,15 @@ int volume_stats_write(struct volume *v, const char *path)
 
 void volume_detach(struct volume *v)
 {
+	struct mount_entry now;
 	int rc;
 
 	if (!v->mounted)
 		return;
 	v->mounted = false;
+	/* Somebody may have unmounted ours and mounted something else there. */
+	if (mount_entry_find(v->o.mount_point, NULL, &now) < 0 || now.id != v->mount_id)
+		return;
 	rc = kernel_unmount(v->o.mount_point);
 	if (rc < 0 && rc != -EINVAL && rc != -ENOENT)
 		log_warn("daemon", "cannot unmount %s: %s", v->o.mount_point, strerror(-rc));
@@ -345,6 +353,8 @@ struct volume *volume_stop(struct volume *v)
 		return NULL;
 	if (v->client)
 		s3_client_stop(v->client);
+	/* Gone already, but where a reader of /dev/fuse gave up. */
+	volume_detach(v);
 	/*
 	 * Every read has ended by now, and its reply is on its way to a transport thread, which sends it before it
 	 * ends.

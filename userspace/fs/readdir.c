@@ -245,8 +245,8 @@ static bool entries_rise(struct dir_entry *const *entry, unsigned nr, const char
 }
 
 /*
- * A page that does not go on where the one before ended would show names twice, or leave some out: it is asked for again, and
- * in the end the listing fails.
+ * A page that does not go on where the one before ended would show names twice, or leave some out: it is asked for
+ * again, and in the end the listing fails.
  */
 static bool page_follows(const struct dir_handle *d)
 {

@@ -40,7 +40,10 @@ static uint64_t stream_distance(const struct stream *st, uint64_t offset, uint64
 		distance = offset >= st->hi ? offset - st->hi : st->lo - end;
 		return distance <= slack ? distance : UINT64_MAX;
 	}
-	/* Inside what was read already: a late arrival, or, when it is gone and far behind, a reader that begins again. */
+	/*
+	 * Inside what was read already: a late arrival, or, when it is gone and far behind, a reader that begins
+	 * again.
+	 */
 	distance = st->direction < 0 ? below(offset, st->lo) : below(st->hi, end);
 	return distance <= slack || !missed ? distance : UINT64_MAX;
 }

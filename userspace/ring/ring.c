@@ -146,7 +146,10 @@ void ring_run(struct ring *r)
 
 	while (!atomic_load(&r->stopping)) {
 		ring_arm_wake(r);
-		/* Those who were just answered run first, and most come back at once: cheaper than to sleep and be woken. */
+		/*
+		 * Those who were just answered run first, and most come back at once: cheaper than to sleep and be
+		 * woken.
+		 */
 		if (n) {
 			io_uring_submit(&r->uring);
 			sched_yield();

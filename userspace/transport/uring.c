@@ -5,10 +5,10 @@
  * Design: the kernel has a queue for each possible CPU and sends a request to the queue of the CPU it was made on.
  * There it takes the entry that has been free longest. Each queue has a home ring, which runs on the queue's CPU and
  * has most of its entries: a small request then wakes nobody on another CPU. A neighbour ring has the others, so that
- * a reader's large requests are served by two threads and no queue hangs on one. An entry's buffers lie in a memfd at a fixed address: header page, then payload.
- * The message for libfuse is put together in front of the payload, where it lies contiguous with what the kernel
- * wrote there; replies are built in the payload itself, or copied to it. Commits are batched to the ring's next
- * turn, large ones go at once.
+ * a reader's large requests are served by two threads and no queue hangs on one. An entry's buffers lie in a memfd
+ * at a fixed address: header page, then payload. The message for libfuse is put together in front of the payload,
+ * where it lies contiguous with what the kernel wrote there; replies are built in the payload itself, or copied to
+ * it. Commits are batched to the ring's next turn, large ones go at once.
  * Threads: a ring's entries belong to its thread; replies to them are made there and nowhere else. It never blocks.
  */
 #define _GNU_SOURCE
@@ -31,8 +31,8 @@
 #define BIG_REPLY_BYTES (256u << 10)
 
 /*
- * Where the buffers go in the address space: the same in every process that serves the mount one after another. The second
- * is for kernels with 39-bit addresses, and for the thread sanitizer, which forbids the first.
+ * Where the buffers go in the address space: the same in every process that serves the mount one after another. The
+ * second is for kernels with 39-bit addresses, and for the thread sanitizer, which forbids the first.
  */
 static const uintptr_t map_bases[] = {
 #if !defined(__SANITIZE_THREAD__)
