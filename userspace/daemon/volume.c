@@ -231,10 +231,9 @@ static void volume_tell(struct volume *v)
 	snprintf(v->transport_text, sizeof(v->transport_text), "%s (%s)", uring ? "io_uring" : "dev",
 		 transport_why(v->transport));
 	if (!uring && v->o.transport == TRANSPORT_AUTO)
-		log_info(
-			"daemon",
-			"small reads and lookups would be faster over io_uring: kernel 6.14 or newer, then echo Y > " ENABLE_URING_PATH
-			" and mount again");
+		log_info("daemon",
+			 "io_uring would make small reads and lookups faster: kernel 6.14 or newer, echo Y > %s",
+			 ENABLE_URING_PATH);
 	log_info("daemon", "ready: %s on %s, transport %s, memory %" PRIu64 " MiB, credentials %s", v->o.source,
 		 v->o.mount_point, v->transport_text, v->memory_bytes >> 20, s3_provider_describe(v->provider));
 }
