@@ -21,6 +21,11 @@
 #define RETRY_TOKENS 100
 #define RETRY_GAIN_PERMILLE 200
 #define PREFETCH_LIMIT_START 16
+#define LARGE_GET_BYTES (4u << 20)
+#define RATE_PERIOD_NS (100 * NSEC_PER_MSEC)
+#define PREFETCH_LIMIT_MIN 4
+#define PACE_PERIOD_NS (5 * NSEC_PER_MSEC)
+#define ESTIMATE_LIFE_NS (10 * NSEC_PER_SEC)
 #define AIMD_HOLD_NS (500 * NSEC_PER_MSEC)
 
 void s3_op_done(struct s3_op *op, int error, const char *message)
@@ -131,6 +136,69 @@ struct s3_op *s3_client_next(struct s3_client *c)
 	}
 	pthread_mutex_unlock(&c->lock);
 	return op;
+}
+
+/* Requests in flight are too many when each takes much longer than one alone, and too few while they do not. */
+static void client_pace(struct s3_client *c, uint64_t ns, uint64_t now)
+{
+	if (!c->chunk_ns || ns < c->chunk_ns || now - c->chunk_seen_ns > ESTIMATE_LIFE_NS) {
+		c->chunk_ns = ns;
+		c->chunk_seen_ns = now;
+	}
+	c->chunk_usual_ns = c->chunk_usual_ns ? c->chunk_usual_ns - c->chunk_usual_ns / 8 + ns / 8 : ns;
+	if (now - c->prefetch_limit_ns < PACE_PERIOD_NS)
+		return;
+	c->prefetch_limit_ns = now;
+	if (c->chunk_usual_ns > c->chunk_ns * 5 / 2 && c->prefetch_limit > PREFETCH_LIMIT_MIN)
+		c->prefetch_limit--;
+	else if (c->chunk_usual_ns < c->chunk_ns * 7 / 4 && c->nr_active[1] + 2 >= c->prefetch_limit &&
+		 c->prefetch_limit < c->aimd.max)
+		c->prefetch_limit++;
+}
+
+void s3_client_sample(struct s3_client *c, const struct s3_attempt *a, uint64_t now)
+{
+	pthread_mutex_lock(&c->lock);
+	s3_aimd_success(&c->aimd, now);
+	s3_budget_success(&c->budget);
+	if (a->first_byte_ns)
+		s3_latency_add(&c->first_byte, a->first_byte_ns - a->start_ns);
+	c->rate_bytes += a->received;
+	if (now - c->rate_start_ns > RATE_PERIOD_NS) {
+		uint64_t rate = c->rate_bytes * NSEC_PER_SEC / (now - c->rate_start_ns);
+
+		/* The best recent rate, fading, is what the wire can do. */
+		c->best_rate = max_of(rate, c->best_rate - c->best_rate / 64);
+		c->rate_bytes = 0;
+		c->rate_start_ns = now;
+	}
+	if (a->received >= LARGE_GET_BYTES)
+		client_pace(c, (now - a->start_ns) * (8u << 20) / a->received, now);
+	pthread_mutex_unlock(&c->lock);
+	c->bytes += a->received;
+}
+
+void s3_client_expire(struct s3_client *c, uint64_t now)
+{
+	struct list late;
+	struct list *n;
+
+	list_init(&late);
+	pthread_mutex_lock(&c->lock);
+	for (int i = 0; i < 2; i++) {
+		list_for_each_safe(q, tmp, &c->queue[i]) {
+			struct s3_op *op = list_entry(q, struct s3_op, link);
+
+			if (now >= op->deadline_ns) {
+				op->state = S3_OP_RUNNING;
+				list_del(q);
+				list_push_back(&late, q);
+			}
+		}
+	}
+	pthread_mutex_unlock(&c->lock);
+	while ((n = list_pop_front(&late)))
+		s3_op_done(list_entry(n, struct s3_op, link), -ETIMEDOUT, "no connection was free in time");
 }
 
 void s3_client_finished(struct s3_client *c, struct s3_op *op)

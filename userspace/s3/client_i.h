@@ -88,6 +88,10 @@ void s3_thread_wake(struct s3_thread *t);
 /* client.c */
 /* The next operation that may start now, or NULL. */
 struct s3_op *s3_client_next(struct s3_client *c);
+/* What a finished try tells of the wire. */
+void s3_client_sample(struct s3_client *c, const struct s3_attempt *a, uint64_t now);
+/* Ends what waited in the queue past its deadline. */
+void s3_client_expire(struct s3_client *c, uint64_t now);
 void s3_client_finished(struct s3_client *c, struct s3_op *op);
 void s3_op_done(struct s3_op *op, int error, const char *message);
 

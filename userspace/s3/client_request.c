@@ -77,7 +77,7 @@ static int get_body(struct s3_attempt *a, const char *bytes, size_t len)
 {
 	struct s3_get *g = s3_op_get(a->op);
 	uint64_t end = g->offset + g->len, next = g->offset + g->delivered;
-	int rc;
+	int rc = 0;
 
 	if (!a->checked) {
 		rc = reply_check(a, g);
@@ -85,8 +85,11 @@ static int get_body(struct s3_attempt *a, const char *bytes, size_t len)
 			return rc;
 		a->checked = true;
 	}
-	if (len > end - a->pos)
-		return -EBADMSG;
+	/* More than was asked for is cut off, and ends the transfer. */
+	if (len > end - a->pos) {
+		len = end - a->pos;
+		rc = -EBADMSG;
+	}
 	/* A hedge may have been faster for a while: skip what was delivered. */
 	if (a->pos + len > next) {
 		uint64_t skip = next - a->pos;
@@ -95,7 +98,7 @@ static int get_body(struct s3_attempt *a, const char *bytes, size_t len)
 		g->data(g, bytes + skip, len - skip);
 	}
 	a->pos += len;
-	return 0;
+	return rc;
 }
 
 static size_t on_body(char *bytes, size_t size, size_t n, void *arg)

@@ -28,11 +28,6 @@
 #define TICK_NS (100 * NSEC_PER_MSEC)
 #define HEDGE_TICK_NS (10 * NSEC_PER_MSEC)
 #define HEDGE_FLOOR_NS (20 * NSEC_PER_MSEC)
-#define LARGE_GET_BYTES (4u << 20)
-#define RATE_PERIOD_NS (100 * NSEC_PER_MSEC)
-#define PREFETCH_LIMIT_MIN 4
-#define PACE_PERIOD_NS (5 * NSEC_PER_MSEC)
-#define ESTIMATE_LIFE_NS (10 * NSEC_PER_SEC)
 
 void s3_thread_wake(struct s3_thread *t)
 {
@@ -177,46 +172,6 @@ static void op_start(struct s3_thread *t, struct s3_op *op)
 		op_finish(t, op, -EACCES, "no credentials");
 	else if (rc < 0)
 		op_wait(t, op, rc, false, "cannot build the request");
-}
-
-/* Requests in flight are too many when each takes much longer than one alone, and too few while they do not. */
-static void client_pace(struct s3_client *c, uint64_t ns, uint64_t now)
-{
-	if (!c->chunk_ns || ns < c->chunk_ns || now - c->chunk_seen_ns > ESTIMATE_LIFE_NS) {
-		c->chunk_ns = ns;
-		c->chunk_seen_ns = now;
-	}
-	c->chunk_usual_ns = c->chunk_usual_ns ? c->chunk_usual_ns - c->chunk_usual_ns / 8 + ns / 8 : ns;
-	if (now - c->prefetch_limit_ns < PACE_PERIOD_NS)
-		return;
-	c->prefetch_limit_ns = now;
-	if (c->chunk_usual_ns > c->chunk_ns * 5 / 2 && c->prefetch_limit > PREFETCH_LIMIT_MIN)
-		c->prefetch_limit--;
-	else if (c->chunk_usual_ns < c->chunk_ns * 7 / 4 && c->nr_active[1] + 2 >= c->prefetch_limit &&
-		 c->prefetch_limit < c->aimd.max)
-		c->prefetch_limit++;
-}
-
-static void client_sample(struct s3_client *c, const struct s3_attempt *a, uint64_t now)
-{
-	pthread_mutex_lock(&c->lock);
-	s3_aimd_success(&c->aimd, now);
-	s3_budget_success(&c->budget);
-	if (a->first_byte_ns)
-		s3_latency_add(&c->first_byte, a->first_byte_ns - a->start_ns);
-	c->rate_bytes += a->received;
-	if (now - c->rate_start_ns > RATE_PERIOD_NS) {
-		uint64_t rate = c->rate_bytes * NSEC_PER_SEC / (now - c->rate_start_ns);
-
-		/* The best recent rate, fading, is what the wire can do. */
-		c->best_rate = max_of(rate, c->best_rate - c->best_rate / 64);
-		c->rate_bytes = 0;
-		c->rate_start_ns = now;
-	}
-	if (a->received >= LARGE_GET_BYTES)
-		client_pace(c, (now - a->start_ns) * (8u << 20) / a->received, now);
-	pthread_mutex_unlock(&c->lock);
-	c->bytes += a->received;
 }
 
 static int list_no_object(void *ctx, const struct s3_list_object *o)
@@ -378,15 +333,18 @@ static void attempt_finished(struct s3_thread *t, struct s3_attempt *a, CURLcode
 {
 	struct s3_op *op = a->op;
 	struct failure f = { 0 };
+	bool whole;
 	int err = 0;
 
 	curl_multi_remove_handle(t->multi, a->easy);
-	if (rc != CURLE_OK) {
+	/* What goes wrong after the last byte that was asked for does not matter any more. */
+	whole = op->kind == S3_OP_GET && s3_op_get(op)->delivered == s3_op_get(op)->len;
+	if (rc != CURLE_OK && !whole) {
 		failure_of_curl(a, rc, &f);
 	} else if (a->reply.status == 200 || (a->reply.status == 206 && op->kind == S3_OP_GET)) {
 		switch (op->kind) {
 		case S3_OP_GET:
-			err = s3_op_get(op)->delivered == s3_op_get(op)->len ? 0 : -EBADMSG;
+			err = whole ? 0 : -EBADMSG;
 			break;
 		case S3_OP_LIST:
 			err = list_parse(s3_op_list(op), &a->body);
@@ -396,7 +354,7 @@ static void attempt_finished(struct s3_thread *t, struct s3_attempt *a, CURLcode
 			break;
 		}
 		if (err == 0) {
-			client_sample(t->client, a, clock_mono_ns());
+			s3_client_sample(t->client, a, clock_mono_ns());
 			attempt_release(t, a);
 			op_succeed(t, op);
 			return;
@@ -524,8 +482,7 @@ static void thread_wait(struct s3_thread *t, uint64_t next_tick_ns)
 		int mask = 0;
 
 		if (ev[i].data.fd == t->wake_fd) {
-			if (read(t->wake_fd, &count, sizeof(count)) < 0)
-				continue;
+			(void)!read(t->wake_fd, &count, sizeof(count));
 			continue;
 		}
 		if (ev[i].events & (EPOLLIN | EPOLLHUP))
@@ -589,8 +546,10 @@ void *s3_thread_main(void *arg)
 		atomic_store(&t->asleep, false);
 		thread_reap(t);
 		now = clock_mono_ns();
-		if (now >= next_tick_ns)
+		if (now >= next_tick_ns) {
+			s3_client_expire(t->client, now);
 			next_tick_ns = now + (thread_tick(t, now) ? HEDGE_TICK_NS : TICK_NS);
+		}
 	}
 	thread_drain(t);
 	return NULL;
