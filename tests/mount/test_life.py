@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Birth and death: signals, crashes, unmounts at any moment, fstab's way of mounting, memory given back."""
 import errno
+import mmap
 import os
 import signal
 import subprocess
@@ -40,12 +41,10 @@ class Readers:
         number = 0
         try:
             fd = os.open(path, os.O_RDONLY | (os.O_DIRECT if n % 2 else 0))
-            size = os.fstat(fd).st_size
-            view = memoryview(bytearray(MIB + 4096))
-            start = -id_of(view) % 4096
-            at = n * 7 * MIB
+            size, buffer, at = os.fstat(fd).st_size, mmap.mmap(-1, MIB), n * 7 * MIB
             while True:
-                os.preadv(fd, [view[start:start + MIB]], at % (size - MIB) & ~4095)
+                os.preadv(fd, [buffer], at % (size - MIB) & ~4095)
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
                 at += 3 * MIB
         except OSError as e:
             number = e.errno
@@ -72,9 +71,8 @@ class Readers:
         self.pids = []
 
 
-def id_of(view):
-    import ctypes
-    return ctypes.addressof(ctypes.c_char.from_buffer(view))
+# The kernel ends what is on an io_uring queue of a dead daemon with ECANCELED.
+ENDED = {errno.ENOTCONN, errno.ECONNABORTED, errno.EIO, errno.ECANCELED}
 
 
 @options(servers=FAST, timeout=60, san=True)
@@ -85,7 +83,7 @@ def test_killed_daemon(t):
     time.sleep(0.5)
     m.kill()
     errors = readers.wait(1 if not t.san else 5)
-    check(errors <= {errno.ENOTCONN, errno.ECONNABORTED, errno.EIO}, f'errors of the readers: {errors}')
+    check(errors <= ENDED, f'errors of the readers: {errors}')
     with raises(errno.ENOTCONN, 'stat() of a dead mount'):
         os.stat(m.file('one'))
     m.process.wait(5)
@@ -111,7 +109,7 @@ def test_terminated_under_load(t):
     seconds = time.monotonic() - started
     errors = readers.wait(2)
     equal(status, 0, 'exit status')
-    check(errors <= {errno.ENOTCONN, errno.ECONNABORTED, errno.EIO}, f'errors of the readers: {errors}')
+    check(errors <= ENDED, f'errors of the readers: {errors}')
     check(not is_mounted(m.directory), 'still mounted')
     check(seconds < 10, f'the daemon took {seconds:.1f} s to end')
 
@@ -193,14 +191,15 @@ def test_mount_helper_of_fstab(t):
     done = mount_helper(t, m, words=',no_such_option')
     check(done.returncode != 0 and 'no_such_option' in done.stdout, f'an unknown option: {done.returncode} {done.stdout!r}')
     done = mount_helper(t, m, '-s', words=',no_such_option')
-    equal((done.returncode, done.stdout), (0, ''), 'an unknown option with -s')
+    equal(done.returncode, 0, f'an unknown option with -s: {done.stdout!r}')
     t.load(m.file('chunk+1'))
     with open('/proc/self/mountinfo') as f:
         line = next(line for line in f if m.directory in line)
     check(f'penstock s3://{BUCKET} ' in line and ' ro,' in line and 'nosuid' in line, f'mountinfo: {line!r}')
     equal(penstock_of(m, 'unmount', m.directory), (0, ''), 'unmount')
     done = mount_helper(t, m)
-    equal((done.returncode, done.stdout), (0, ''), 'mounted')
+    equal(done.returncode, 0, f'mounted: {done.stdout!r}')
+    check(is_mounted(m.directory), 'a status of 0, and nothing is mounted')
     equal(subprocess.run(['umount', m.directory]).returncode, 0, 'umount')
 
 
@@ -210,7 +209,7 @@ def test_mount_command_finds_the_helper(t):
     m = t.mount(start=False, transport='auto')
     script = ('set -e; mkdir -p "$1/upper" "$1/work"; mount -t tmpfs none "$1"; mkdir "$1/upper" "$1/work"; '
               'mount -t overlay overlay -o lowerdir=/usr/sbin,upperdir="$1/upper",workdir="$1/work" /usr/sbin; '
-              'ln -s "$2" /usr/sbin/mount.penstock; mount -t penstock -o "$3" "$4" "$5"; cat "$5/one" >/dev/null; '
+              'ln -s "$2" /usr/sbin/mount.penstock; mount -t penstock -o "$3" "$4" "$5" >/dev/null; cat "$5/one" >/dev/null; '
               'grep -c " $5 " /proc/self/mountinfo; umount "$5"')
     words = f'endpoint_url={t.server.endpoint},region=us-east-1,volume-id={m.volume_id},log-file={m.path("log")}'
     os.mkdir(os.path.join(t.directory, 'layers'))
@@ -255,6 +254,7 @@ def test_idle_memory_is_given_back(t):
     limit = 96 if t.soak else 13
     time.sleep(limit)
     idle = m.rss_bytes()
+    print('RSS', busy>>20, idle>>20)
     if t.soak:
         check(idle < 48 * MIB, f'{idle >> 20} MiB are still in use after {limit} idle seconds, {busy >> 20} when busy')
     else:

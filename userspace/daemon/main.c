@@ -203,7 +203,7 @@ static int daemon_run(struct daemon *d)
 }
 
 /* The first process: waits for the daemon's word, and passes it on. */
-static int daemon_await(int fd, pid_t child)
+static int daemon_await(int fd, pid_t child, bool quiet)
 {
 	struct err e = { 0 };
 	ssize_t n;
@@ -221,7 +221,8 @@ static int daemon_await(int fd, pid_t child)
 	}
 	if (e.code < 0)
 		return complain(&e);
-	puts(e.msg);
+	if (!quiet)
+		puts(e.msg);
 	return 0;
 }
 
@@ -258,7 +259,7 @@ static int daemon_background(struct daemon *d)
 	}
 	if (child > 0) {
 		close(fds[1]);
-		return daemon_await(fds[0], child);
+		return daemon_await(fds[0], child, d->o->quiet);
 	}
 	close(fds[0]);
 	d->tell_fd = fds[1];

@@ -479,6 +479,7 @@ int options_parse(int argc, char **argv, struct options *ret, struct err *e)
 
 	p.helper = strcmp(slash ? slash + 1 : program, "mount.penstock") == 0;
 	rc = line_parse(&p, argc, argv);
+	ret->quiet = p.helper && !ret->verbose;
 	/* What people typed is quoted in the message, which stays one line. */
 	for (char *c = p.e->msg; rc < 0 && *c; c++) {
 		if (iscntrl((unsigned char)*c))

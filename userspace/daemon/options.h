@@ -27,6 +27,7 @@ struct options {
 	enum options_verb verb;
 	bool verbose;    /* -v: more of --version; debug logs of a mount unless --log-level says otherwise */
 	bool check_only; /* mount.penstock -f: parse and check, mount nothing */
+	bool quiet;      /* mount.penstock without -v: says nothing on success */
 
 	char source[2048]; /* s3://BUCKET[/PREFIX] as given */
 	struct s3_uri uri;

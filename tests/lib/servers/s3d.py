@@ -13,16 +13,17 @@ class S3d(Server):
     name = 's3d'
 
     def __init__(self, cert=None, key=None, anonymous=False, memory=False, latency_ms=0, conn_rate=0, threads=2,
-                 session_token=None):
+                 session_token=None, virtual_domain=None, listen='127.0.0.1:0'):
         super().__init__()
         self.cert, self.key = cert, key
         self.ca = cert
         self.anonymous, self.memory, self.session_token = anonymous, memory, session_token
         self.latency_ms, self.conn_rate, self.threads = latency_ms, conn_rate, threads
+        self.virtual_domain, self.listen, self.address = virtual_domain, listen, listen.partition(':')[0]
 
     @property
     def endpoint(self):
-        return f'{"https" if self.cert else "http"}://127.0.0.1:{self.port}'
+        return f'{"https" if self.cert else "http"}://{self.address}:{self.port}'
 
     def environment(self):
         env = super().environment()
@@ -34,7 +35,7 @@ class S3d(Server):
         binary = build_path('tests', 's3d')
         if not os.path.exists(binary):
             raise Unavailable(f's3d: {binary} is missing; run "make fixtures"')
-        argv = [binary, '--listen', '127.0.0.1:0', '--port-file', self.path('port'), '--region', self.region,
+        argv = [binary, '--listen', self.listen, '--port-file', self.path('port'), '--region', self.region,
                 '--threads', str(self.threads), '--latency-ms', str(self.latency_ms),
                 '--conn-rate', str(self.conn_rate)]
         if self.memory:
@@ -47,6 +48,8 @@ class S3d(Server):
         else:
             argv += ['--access-key', self.access, '--secret-key', self.secret]
             argv += ['--session-token', self.session_token] if self.session_token else []
+        if self.virtual_domain:
+            argv += ['--virtual-domain', self.virtual_domain]
         if self.cert:
             argv += ['--tls-cert', self.cert, '--tls-key', self.key]
         self.process = self.run(argv)
@@ -65,9 +68,9 @@ class S3d(Server):
     def control(self, method, verb, body=b'', **params):
         query = urllib.parse.urlencode({k: v for k, v in params.items() if v is not None})
         if self.cert:
-            conn = http.client.HTTPSConnection('127.0.0.1', self.port, timeout=60, context=self.client().context)
+            conn = http.client.HTTPSConnection(self.address, self.port, timeout=60, context=self.client().context)
         else:
-            conn = http.client.HTTPConnection('127.0.0.1', self.port, timeout=60)
+            conn = http.client.HTTPConnection(self.address, self.port, timeout=60)
         try:
             conn.request(method, f'/_s3d/{verb}' + (f'?{query}' if query else ''), body)
             reply = conn.getresponse()
