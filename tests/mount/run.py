@@ -31,7 +31,7 @@ def parse_arguments():
     parser.add_argument('--soak', action='store_true', help='the long tests and full counts')
     parser.add_argument('--san', nargs='?', const='address,undefined', help='test a sanitizer build, fewer tests')
     parser.add_argument('--only', default='', help='names that match this regular expression')
-    parser.add_argument('--jobs', type=int, default=3, help='tests at a time')
+    parser.add_argument('--jobs', type=int, default=4, help='tests at a time')
     parser.add_argument('--list', action='store_true')
     parser.add_argument('--keep', action='store_true', help="keep failed tests' directories")
     parser.add_argument('--json-summary', '--summary')

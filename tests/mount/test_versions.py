@@ -120,6 +120,17 @@ def test_grown_while_open(t):
         check(f.read() == b'x' + grown, 'bytes after the TTL')
 
 
+def by_page(known, offset, data):
+    """Which versions the pages are of, as (first offset, versions) where they change."""
+    changes = []
+    for at in range(0, len(data), 4096):
+        page = data[at:at + 4096]
+        fits = [n for n, content in enumerate(known) if content[offset + at:offset + at + len(page)] == page]
+        if not changes or changes[-1][1] != fits:
+            changes.append((offset + at, fits))
+    return changes
+
+
 def read_handle(path, pieces, known):
     """Reads one descriptor to its end; returns the number of its version, or an errno. A mix is an error."""
     fd = os.open(path, os.O_RDONLY)
@@ -133,7 +144,7 @@ def read_handle(path, pieces, known):
                 return None
             check(data, f'no bytes at {offset} of {size}')
             fits = {n for n, content in enumerate(known) if content[offset:offset + len(data)] == data}
-            check(fits, f'bytes at {offset} are of no version')
+            check(fits, lambda: f'bytes at {offset} are of no version: {by_page(known, offset, data)}')
             candidates = fits if candidates is None else candidates & fits
             check(candidates, f'the bytes at {offset} are of another version than those before')
         return min(candidates)
@@ -219,7 +230,7 @@ def replaced_by_server(t, other_fault):
     """The object is replaced before replies to GETs, at the server itself."""
     server, size, rounds = t.s3d(memory=True), CHUNK + 12345, 12
     server.declare(BUCKET, 'moving', size=size)
-    known = [content_of('moving', n, size) for n in range(4 * rounds)]
+    known = [content_of('moving', n, size) for n in range(4 * rounds + 1)]
     check(server.client().get(BUCKET, 'moving').body == known[0], 'the first version is another one than computed')
     t.expect_log(CHANGED)
     m = t.mount(server, metadata_ttl='0', memory='32MiB')

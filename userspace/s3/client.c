@@ -303,13 +303,11 @@ void s3_client_stop(struct s3_client *c)
 	pthread_mutex_unlock(&c->lock);
 	while ((n = list_pop_front(&left)))
 		s3_op_done(list_entry(n, struct s3_op, link), -ECANCELED, "the client is stopping");
-	for (unsigned i = 0; i < c->nr_threads; i++)
+	for (unsigned i = 0; i < c->nr_threads && !c->joined; i++)
 		s3_thread_wake(&c->thread[i]);
-	for (unsigned i = 0; i < c->nr_threads; i++) {
+	for (unsigned i = 0; i < c->nr_threads && !c->joined; i++)
 		pthread_join(c->thread[i].id, NULL);
-		s3_thread_done(&c->thread[i]);
-	}
-	c->nr_threads = 0;
+	c->joined = true;
 }
 
 struct s3_client *s3_client_free(struct s3_client *c)
@@ -317,6 +315,9 @@ struct s3_client *s3_client_free(struct s3_client *c)
 	if (!c)
 		return NULL;
 	s3_client_stop(c);
+	/* Only now: who submits while the client stops still wakes a thread. */
+	for (unsigned i = 0; i < c->nr_threads; i++)
+		s3_thread_done(&c->thread[i]);
 	pthread_mutex_destroy(&c->lock);
 	free(c->thread);
 	free(c);

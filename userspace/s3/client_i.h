@@ -72,6 +72,7 @@ struct s3_client {
 	atomic_long clock_offset_s;
 	atomic_ullong requests, retries, hedges, bytes, errors;
 	unsigned nr_threads;
+	bool joined; /* the stopping thread's */
 	struct s3_thread *thread;
 };
 
