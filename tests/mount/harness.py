@@ -67,6 +67,13 @@ def options(servers=(None,), soak_servers=(), transports=TRANSPORTS, timeout=60,
     return mark
 
 
+def run_program(argv, env=None, timeout=40, **kwargs):
+    """(status, standard output and error together) of a program."""
+    done = subprocess.run(argv, env=env, timeout=timeout, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, text=True, **kwargs)
+    return done.returncode, done.stdout
+
+
 class TestMount(Mount):
     """A mount whose logs outlive it, for the checks after the test."""
 

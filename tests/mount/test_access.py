@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the server is reached and who asks: https with an authority of one's own, credentials from every source, styles."""
+"""How the server is reached, and who asks: https with an authority of one's own, all sources of credentials."""
 import http.server
 import json
 import os
-import subprocess
 import threading
 import time
 
 from certs import make_certificate
-from harness import BUCKET, MIB, check, equal, options
+from harness import BUCKET, MIB, check, equal, options, run_program
 from servers.s3d import S3d
 from servers.versitygw import VersityGw
 from test_badinput import Attempt
@@ -74,7 +73,8 @@ def test_profile_files(t):
     server = filled(t, t.s3d(memory=True))
     os.mkdir(os.path.join(t.directory, '.aws'))
     keys = f'aws_access_key_id = {server.access}\naws_secret_access_key = {server.secret}\n'
-    write(os.path.join(t.directory, '.aws', 'credentials'), f'[default]\naws_access_key_id=X\naws_secret_access_key=Y\n[work]\n{keys}')
+    write(os.path.join(t.directory, '.aws', 'credentials'),
+          f'[default]\naws_access_key_id=X\naws_secret_access_key=Y\n[work]\n{keys}')
     check('profile' in reads(t, server, env=without_keys(t), profile='work'), 'the log does not name the source')
     reads(t, server, env=without_keys(t), credentials='profile:work')
     reads(t, server, env=without_keys(t, AWS_PROFILE='work'))
@@ -189,8 +189,7 @@ def test_virtual_host_style(t):
     m = t.mount(server, bucket='a-bucket', start=False)
     script = ('set -e; mount --bind "$1" /etc/hosts; shift; dir="$1"; log="$2"; program="$3"; shift 2; '
               '"$@" --log-file "$log" >"$log.out"; cat "$dir/x"; "$program" unmount "$dir"')
-    done = subprocess.run(['unshare', '-m', '--propagation', 'private', 'sh', '-c', script, 'sh', hosts, m.directory,
-                           m.path('log'), m.binary, 'mount', 's3://a-bucket', m.directory, '--region',
-                           'us-east-1', '--ca-bundle', cert, '--volume-id', m.volume_id], env=m.environment(),
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=30)
-    equal((done.returncode, done.stdout), (0, 'content'), 'mounted, read and unmounted')
+    done = run_program(['unshare', '-m', '--propagation', 'private', 'sh', '-c', script, 'sh', hosts, m.directory,
+                        m.path('log'), m.binary, 'mount', 's3://a-bucket', m.directory, '--region', 'us-east-1',
+                        '--ca-bundle', cert, '--volume-id', m.volume_id], env=m.environment())
+    equal(done, (0, 'content'), 'mounted, read and unmounted')

@@ -36,7 +36,8 @@ class Attempt:
 
     def refused(self, pattern, *extra, argv=None):
         if argv is None:
-            argv = ['mount', self.source, self.directory, '--endpoint-url', self.endpoint, '--region', self.region, *extra]
+            argv = ['mount', self.source, self.directory, '--endpoint-url', self.endpoint, '--region', self.region]
+            argv += extra
         what = f'penstock {" ".join(argv)}'
         before = self.traces()
         status, text, seconds = self.t.penstock(*argv, env=self.env, wrap=self.wrap)
@@ -55,8 +56,8 @@ class Attempt:
     def traces(self):
         """Mounts, processes and pid files."""
         commands = map(leftovers.command, leftovers.processes(self.t.directory))
-        return (leftovers.mounts(self.t.directory), [c for c in commands if c.startswith(build_path('bin', 'penstock'))],
-                sorted(glob.glob(glob.escape(self.run) + '/volumes/*.pid')))
+        ours = [command for command in commands if command.startswith(build_path('bin', 'penstock'))]
+        return (leftovers.mounts(self.t.directory), ours, sorted(glob.glob(glob.escape(self.run) + '/volumes/*.pid')))
 
 
 @options(transports=NONE, san=True)

@@ -91,12 +91,17 @@ def with_rules(t, server, rules, share_failed=0.0):
     check(after <= usual * 4 + 1, f'a read takes {after:.1f} s after the faults, {usual:.1f} s before them')
 
 
+SILENT = ('no_reply', 'stall', 'stall_first_byte', 'trickle', 'slow_headers')
+
+
 def alone(name, settings, rate):
     # Faults of silence are noticed by time-outs, which random small reads wait for; the others are retried at once.
     @options(timeout=90, san=name in ('reset_mid', 'truncate', 'garbage', 'stall', 'status_503', 'lie_length_short'))
     def test(t):
         fault = dict(settings)
-        with_rules(t, filled_server(t), [rule(fault.pop('fault', name), fault, rate, match={'method': 'GET'})])
+        # A server that is silent to every try of a read until its deadline leaves nothing but EIO.
+        share_failed = 0.05 if name in SILENT else 0.0
+        with_rules(t, filled_server(t), [rule(fault.pop('fault', name), fault, rate, match={'method': 'GET'})], share_failed)
     test.__name__ = f'test_alone_{name}'
     return test
 
@@ -164,7 +169,8 @@ def outage(mode):
         result = t.load(m.file('middle'), m.file('chunk+1'), jobs=2)
         took = time.monotonic() - started
         timer.join()
-        check(result['max_us'] > (seconds - 3) * 1e6, f'no read waited for the end of the outage: {result["max_us"]} us')
+        waited = result['max_us'] / 1e6
+        check(waited > seconds - 3, f'no read waited for the end of the outage, only {waited:.1f} s')
         check(took < seconds * 2 + 30, f'the load took {took:.0f} s with an outage of {seconds} s')
     test.__name__ = f'test_outage_{mode}'
     return test

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Birth and death: signals, crashes, unmounts at any moment, fstab's way of mounting, memory given back."""
+import concurrent.futures
 import errno
 import mmap
 import os
 import signal
 import subprocess
-import threading
 import time
 
 import proc
 from build import build_path
 from fixtures import BIG
-from harness import BUCKET, MIB, check, equal, options, raises
+from harness import BUCKET, MIB, check, equal, options, raises, run_program
 from mnt import MountError, is_mounted
 
 FAST = ('versitygw',)
@@ -19,9 +19,7 @@ NONE = (None,)
 
 
 def penstock_of(m, *argv, timeout=30):
-    done = subprocess.run([m.binary, *argv], env=m.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, timeout=timeout)
-    return done.returncode, done.stdout
+    return run_program([m.binary, *argv], m.environment(), timeout)
 
 
 class Readers:
@@ -178,27 +176,25 @@ def mount_helper(t, m, *extra, words=''):
     """As mount(8) calls it for a line of fstab."""
     options_text = (f'rw,nosuid,_netdev,endpoint_url={t.server.endpoint},region=us-east-1,transport={t.transport},'
                     f'volume-id={m.volume_id},log-file={m.path("log")}{words}')
-    return subprocess.run([build_path('bin', 'mount.penstock'), f's3://{BUCKET}', m.directory, *extra, '-o', options_text],
-                          env=m.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          text=True, timeout=30)
+    return run_program([build_path('bin', 'mount.penstock'), f's3://{BUCKET}', m.directory, *extra, '-o', options_text],
+                       m.environment())
 
 
 @options(servers=FAST, timeout=60, san=True)
 def test_mount_helper_of_fstab(t):
     m = t.mount(start=False)
-    done = mount_helper(t, m, '-f')
-    equal((done.returncode, done.stdout, is_mounted(m.directory)), (0, '', False), 'only checked with -f')
-    done = mount_helper(t, m, words=',no_such_option')
-    check(done.returncode != 0 and 'no_such_option' in done.stdout, f'an unknown option: {done.returncode} {done.stdout!r}')
-    done = mount_helper(t, m, '-s', words=',no_such_option')
-    equal(done.returncode, 0, f'an unknown option with -s: {done.stdout!r}')
+    equal((*mount_helper(t, m, '-f'), is_mounted(m.directory)), (0, '', False), 'only checked with -f')
+    status, text = mount_helper(t, m, words=',no_such_option')
+    check(status != 0 and 'no_such_option' in text, f'an unknown option: {status} {text!r}')
+    status, text = mount_helper(t, m, '-s', words=',no_such_option')
+    equal(status, 0, f'an unknown option with -s: {text!r}')
     t.load(m.file('chunk+1'))
     with open('/proc/self/mountinfo') as f:
         line = next(line for line in f if m.directory in line)
     check(f'penstock s3://{BUCKET} ' in line and ' ro,' in line and 'nosuid' in line, f'mountinfo: {line!r}')
     equal(penstock_of(m, 'unmount', m.directory), (0, ''), 'unmount')
-    done = mount_helper(t, m)
-    equal(done.returncode, 0, f'mounted: {done.stdout!r}')
+    status, text = mount_helper(t, m)
+    equal(status, 0, f'mounted: {text!r}')
     check(is_mounted(m.directory), 'a status of 0, and nothing is mounted')
     equal(subprocess.run(['umount', m.directory]).returncode, 0, 'umount')
 
@@ -209,25 +205,23 @@ def test_mount_command_finds_the_helper(t):
     m = t.mount(start=False, transport='auto')
     script = ('set -e; mkdir -p "$1/upper" "$1/work"; mount -t tmpfs none "$1"; mkdir "$1/upper" "$1/work"; '
               'mount -t overlay overlay -o lowerdir=/usr/sbin,upperdir="$1/upper",workdir="$1/work" /usr/sbin; '
-              'ln -s "$2" /usr/sbin/mount.penstock; mount -t penstock -o "$3" "$4" "$5" >/dev/null; cat "$5/one" >/dev/null; '
+              'ln -s "$2" /usr/sbin/mount.penstock; mount -t penstock -o "$3" "$4" "$5" >/dev/null; '
+              'cat "$5/one" >/dev/null; '
               'grep -c " $5 " /proc/self/mountinfo; umount "$5"')
     words = f'endpoint_url={t.server.endpoint},region=us-east-1,volume-id={m.volume_id},log-file={m.path("log")}'
     os.mkdir(os.path.join(t.directory, 'layers'))
-    done = subprocess.run(['unshare', '-m', '--propagation', 'private', 'sh', '-c', script, 'sh',
-                           os.path.join(t.directory, 'layers'), build_path('bin', 'penstock'), words, f's3://{BUCKET}',
-                           m.directory], env=m.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, text=True, timeout=40)
-    equal((done.returncode, done.stdout), (0, '1\n'), 'mount -t penstock')
+    done = run_program(['unshare', '-m', '--propagation', 'private', 'sh', '-c', script, 'sh',
+                        os.path.join(t.directory, 'layers'), build_path('bin', 'penstock'), words, f's3://{BUCKET}',
+                        m.directory], m.environment())
+    equal(done, (0, '1\n'), 'mount -t penstock')
 
 
 @options(servers=FAST, timeout=90)
 def test_mounts_beside_each_other(t):
     mounts = [t.mount(memory='64MiB') for _ in range(4)]
-    loads = [threading.Thread(target=t.load, args=(m.file('middle'),), kwargs=dict(pattern='pread', jobs=2)) for m in mounts]
-    for thread in loads:
-        thread.start()
-    for thread in loads:
-        thread.join()
+    with concurrent.futures.ThreadPoolExecutor(len(mounts)) as pool:
+        for load in [pool.submit(t.load, m.file('middle'), pattern='pread', jobs=2) for m in mounts]:
+            load.result()
     mounts[1].kill()
     mounts[1].process.wait(5)
     for m in (mounts[0], mounts[2], mounts[3]):
@@ -276,8 +270,9 @@ def test_killed_while_starting(t):
     """A start that is killed at any moment leaves nothing that a new start cannot put away."""
     for delay_ms in (1, 5, 20, 60):
         m = t.mount(start=False, background=True)
-        process = subprocess.Popen(m.command(), env=m.environment(), stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                                   stderr=subprocess.DEVNULL, start_new_session=True)
+        null = subprocess.DEVNULL
+        process = subprocess.Popen(m.command(), env=m.environment(), stdin=null, stdout=null, stderr=null,
+                                   start_new_session=True)
         time.sleep(delay_ms / 1000)
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()

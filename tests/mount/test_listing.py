@@ -8,9 +8,10 @@ from harness import BUCKET, MIB, check, equal, options
 from servers.s3d import S3d
 
 NONE = (None,)
-ODD = ('sp ace', 'plus+plus', 'a&b=c;d', 'per%41cent', '%', '%2F', 'ünïcödé', '日本', 'emoji😀', 'tilde~', 'file.bak~', 'new\nline',
-       'tab\tx', 'back\\slash', '#hash?query', '*star', '(paren)', '[x]{y}', '|<lt>"quote\'', ' leading', 'trailing ', 'dot.',
-       '.hidden', '...', 'a:b', '@$!,', '-dash', "it's", '`cmd`', '&amp;', 'e\u0301', '\u202ertl', 'n' * 255, 'é' * 127)
+ODD = ('sp ace', 'plus+plus', 'a&b=c;d', 'per%41cent', '%', '%2F', 'ünïcödé', '日本', 'emoji😀', 'tilde~', 'file.bak~',
+       'new\nline', 'tab\tx', 'back\\slash', '#hash?query', '*star', '(paren)', '[x]{y}', '|<lt>"quote\'', ' leading',
+       'trailing ', 'dot.', '.hidden', '...', 'a:b', '@$!,', '-dash', "it's", '`cmd`', '&amp;', 'e\u0301', '\u202ertl',
+       'n' * 255, 'é' * 127)
 CONTROL = ('bell\x07', 'one\x01', 'del\x7f', 'return\r')
 
 

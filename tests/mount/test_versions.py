@@ -26,13 +26,14 @@ def read_from(fd, offset, length):
         return None, e.errno
 
 
-def own_key(t, name):
-    return f'{name}-{t.transport}'
+def own_key(name):
+    """Other tests of the same server run beside this one."""
+    return f'{name}-{os.getpid()}'
 
 
 @options(servers=('versitygw', 'radosgw', 's3d'), soak_servers=('minio',), timeout=60, san=True)
 def test_replaced_while_open(t):
-    client, key = t.server.client(), own_key(t, 'replaced')
+    client, key = t.server.client(), own_key('replaced')
     old, new, other = versions(3)
     client.put(BUCKET, key, old)
     t.expect_log(CHANGED)
@@ -43,7 +44,8 @@ def test_replaced_while_open(t):
     failed = 0
     for offset in (2 * CHUNK, 0, CHUNK, 3 * CHUNK):
         data, error = read_from(fd, offset, 4096)
-        check(data == old[offset:offset + 4096] or error == errno.ESTALE, f'old handle at {offset}: {error}, or other bytes')
+        check(data == old[offset:offset + 4096] or error == errno.ESTALE,
+              f'old handle at {offset}: {error}, or other bytes')
         failed += error is not None
     check(failed > 0, 'a replaced object was read to its end')
     deadline = time.monotonic() + 5
@@ -64,7 +66,7 @@ def test_replaced_while_open(t):
 
 @options(servers=REAL, timeout=60, san=True)
 def test_new_content_after_the_ttl(t):
-    client, key = t.server.client(), own_key(t, 'ttl')
+    client, key = t.server.client(), own_key('ttl')
     old, new = versions(2, MIB + 1)
     client.put(BUCKET, key, old)
     m = t.mount(metadata_ttl='1s')
@@ -78,7 +80,7 @@ def test_new_content_after_the_ttl(t):
 
 def changed_behind(t, change, allowed):
     """Reads an open file after change(client, key); what comes is the old bytes or an allowed error."""
-    client, key = t.server.client(), own_key(t, 'changed')
+    client, key = t.server.client(), own_key('changed')
     old, = versions(1)
     client.put(BUCKET, key, old)
     m = t.mount(metadata_ttl='1s', prefetch='off')
@@ -89,7 +91,8 @@ def changed_behind(t, change, allowed):
     errors = set()
     for offset in (len(old) - 100, 2 * CHUNK, CHUNK, 0):
         data, error = read_from(fd, offset, 100)
-        check(error in allowed or data == old[offset:offset + 100], f'at {offset}: {error}, bytes {data and data[:20]!r}')
+        check(error in allowed or data == old[offset:offset + 100],
+              f'at {offset}: {error}, bytes {data and data[:20]!r}')
         errors.add(error)
     check(errors - {None}, 'reads of what is gone never failed')
     os.close(fd)
@@ -166,7 +169,7 @@ def orders(rng):
 
 def never_mixed(t, server, seconds):
     """A writer replaces an object over and over, readers look at every descriptor."""
-    client, key = server.client(), own_key(t, 'rewritten')
+    client, key = server.client(), own_key('rewritten')
     known = versions(5)
     client.put(BUCKET, key, known[0])
     t.expect_log(CHANGED)
