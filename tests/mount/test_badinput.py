@@ -9,7 +9,7 @@ import subprocess
 import leftovers
 import proc
 from build import build_path
-from harness import BUCKET, MIB, TAG, check, equal, options
+from harness import BUCKET, MIB, TAG, check, options
 from servers import free_port
 
 NONE = (None,)

@@ -101,7 +101,8 @@ def alone(name, settings, rate):
         fault = dict(settings)
         # A server that is silent to every try of a read until its deadline leaves nothing but EIO.
         share_failed = 0.05 if name in SILENT else 0.0
-        with_rules(t, filled_server(t), [rule(fault.pop('fault', name), fault, rate, match={'method': 'GET'})], share_failed)
+        rules = [rule(fault.pop('fault', name), fault, rate, match={'method': 'GET'})]
+        with_rules(t, filled_server(t), rules, share_failed)
     test.__name__ = f'test_alone_{name}'
     return test
 

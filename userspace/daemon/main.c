@@ -184,6 +184,7 @@ static int daemon_run(struct daemon *d)
 		rc = volume_start(d->o, &d->probe, &d->volume, &e);
 	mount_probe_stop(&d->probe);
 	if (rc == 0) {
+		e.code = 0; /* a first try over io_uring may have failed */
 		daemon_stats(d);
 		snprintf(e.msg, sizeof(e.msg), "%s is mounted on %s, transport %s", d->o->source, d->o->mount_point,
 			 volume_transport(d->volume));

@@ -339,7 +339,8 @@ void volume_detach(struct volume *v)
 		return;
 	v->mounted = false;
 	/* Somebody may have unmounted ours and mounted something else there. */
-	if (mount_entry_find(v->o.mount_point, NULL, &now) < 0 || now.id != v->mount_id)
+	rc = mount_entry_find(v->o.mount_point, NULL, &now);
+	if (rc == -ENOENT || (rc == 0 && v->mount_id && now.id != v->mount_id))
 		return;
 	rc = kernel_unmount(v->o.mount_point);
 	if (rc < 0 && rc != -EINVAL && rc != -ENOENT)

@@ -296,7 +296,10 @@ static void dir_free(struct dir_handle *d);
 
 static void dir_work(struct fs_work *w)
 {
-	dir_serve(list_entry(w, struct dir_handle, work));
+	struct dir_handle *d = list_entry(w, struct dir_handle, work);
+
+	pthread_mutex_lock(&d->lock);
+	dir_serve(d);
 }
 
 static void list_done(struct s3_list *l, int error, const char *message)
@@ -322,6 +325,7 @@ static void list_done(struct s3_list *l, int error, const char *message)
 	if (error < 0) {
 		d->error = error;
 		raw_clear(&d->raw);
+		free(take_ptr(l->next_token));
 	} else {
 		free(d->token);
 		d->token = take_ptr(l->next_token);
@@ -483,7 +487,10 @@ static bool dir_ready(struct dir_handle *d)
 	}
 }
 
-/* On a transport thread: answers the waiting request, or leaves it waiting for a page. */
+/*
+ * On a transport thread, with the lock held, which it lets go: answers the waiting request, or leaves it waiting
+ * for a page.
+ */
 static void dir_serve(struct dir_handle *d)
 {
 	_cleanup_free_ char *buf = NULL;
@@ -492,7 +499,6 @@ static void dir_serve(struct dir_handle *d)
 	size_t used = 0;
 	int error = 0;
 
-	pthread_mutex_lock(&d->lock);
 	if (dir_ready(d)) {
 		buf = malloc(d->size);
 		used = buf ? dir_fill(d, buf) : 0;
@@ -534,7 +540,6 @@ static void dir_read(fuse_req_t req, size_t size, off_t off, struct fuse_file_in
 	d->place = (uint64_t)off;
 	d->plus = plus;
 	d->work.io = fs_current_io;
-	pthread_mutex_unlock(&d->lock);
 	dir_serve(d);
 }
 

@@ -170,6 +170,8 @@ void ring_run(struct ring *r)
 		ring_receive(r);
 	}
 	ring_receive(r);
+	/* The last replies, too. */
+	io_uring_submit(&r->uring);
 }
 
 void ring_stop(struct ring *r)

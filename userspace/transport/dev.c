@@ -49,6 +49,9 @@ static void *reader_main(void *arg)
 				log_error("transport", "reading /dev/fuse: %s", strerror(errno));
 			break;
 		}
+		/* Nothing here can be interrupted, and libfuse answers one it cannot place amid another request. */
+		if (((const struct fuse_in_header *)msg)->opcode == FUSE_INTERRUPT)
+			continue;
 		t->requests_dev++;
 		fs_session_process(t->cfg.fs, &t->dev_io, msg, (size_t)n);
 	}

@@ -335,7 +335,7 @@ ssize_t uring_reply(struct transport *t, struct uring_entry *en, struct iovec *i
 	unsigned char *payload = en->io.payload;
 	size_t used = 0, total = out.len;
 
-	if (!en->busy) {
+	if (!en->busy || out.unique != ((const struct fuse_in_header *)en->header->in_out)->unique) {
 		errno = EINVAL;
 		return -1;
 	}
