@@ -12,6 +12,7 @@
 #include "cache/cache_i.h"
 
 /* How long prefetched data waits for its reader before it is evicted like any other. */
+#define OBJECT_MAX_BYTES (1ull << 50)
 #define SPECULATIVE_LIFE_NS (30 * NSEC_PER_SEC)
 
 static uint64_t name_hash(const char *key, const char *etag, uint64_t size, time_t mtime)
@@ -33,6 +34,8 @@ struct cache_object *cache_object_get(struct cache *c, const char *key, const ch
 	size_t key_len = strlen(key) + 1, etag_len = strlen(etag) + 1;
 	struct cache_object *o;
 
+	if (size_bytes > OBJECT_MAX_BYTES)
+		return NULL;
 	pthread_mutex_lock(&c->lock);
 	list_for_each(n, bucket) {
 		o = list_entry(n, struct cache_object, hash);

@@ -300,6 +300,9 @@ void s3_client_stop(struct s3_client *c)
 	c->stopping = true;
 	list_splice_back(&left, &c->queue[0]);
 	list_splice_back(&left, &c->queue[1]);
+	/* No promotion moves them any more. */
+	list_for_each(q, &left)
+		list_entry(q, struct s3_op, link)->state = S3_OP_RUNNING;
 	pthread_mutex_unlock(&c->lock);
 	while ((n = list_pop_front(&left)))
 		s3_op_done(list_entry(n, struct s3_op, link), -ECANCELED, "the client is stopping");

@@ -58,7 +58,7 @@ static int reply_check(const struct s3_attempt *a, const struct s3_get *g)
 
 	if (r->status == 200) {
 		/* A server that ignores Range sends everything; fine only where everything was asked. */
-		if (a->pos != 0 || g->len != g->object_bytes || (r->has_length && r->length != g->len))
+		if (a->pos != 0 || g->len != g->object_bytes || (r->has_length ? r->length != g->len : !g->etag[0]))
 			return -EBADMSG;
 	} else if (!r->has_range || r->range_first != a->pos || r->range_last != g->offset + g->len - 1 ||
 		   (r->has_length && r->length != want)) {
@@ -108,7 +108,7 @@ static size_t on_body(char *bytes, size_t size, size_t n, void *arg)
 	int rc;
 
 	if (!a->received)
-		a->first_byte_ns = clock_mono_ns();
+		a->first_byte_ns = a->progress_ns = clock_mono_ns();
 	a->received += len;
 	if (a->op->kind == S3_OP_GET && (a->reply.status == 206 || a->reply.status == 200))
 		rc = get_body(a, bytes, len);
