@@ -3,6 +3,8 @@
 #define _GNU_SOURCE
 #include "test_client.h"
 
+#include "s3/client_i.h"
+
 /* --- order --- */
 
 /* One at a time, as the test opens the gates. */
@@ -147,6 +149,30 @@ static void two_tries_at_once_deliver_each_byte_once(void **state)
 	client_end();
 }
 
+static bool answer_late_twice(struct request *q)
+{
+	if (q->nr == slow_nr || q->nr == slow_nr + 1)
+		gate_wait(1);
+	return answer_right(q);
+}
+
+static void each_late_request_gets_its_own_second_try(void **state)
+{
+	struct tget t[2];
+
+	slow_nr = 30;
+	server_start(answer_late_twice);
+	client_make(8, 1, 100);
+	warm_up();
+	for (unsigned i = 0; i < 2; i++)
+		get_start(&t[i], i * 600000, 500000, true, PATIENCE_S * NSEC_PER_SEC);
+	for (unsigned i = 0; i < 2; i++)
+		get_wait(&t[i], 0);
+	assert_int_equal(client_stats().retries, 0);
+	assert_int_equal(client_stats().hedges, 2);
+	client_end();
+}
+
 static bool answer_hedge_with_503(struct request *q)
 {
 	if (q->nr == slow_nr) {
@@ -188,6 +214,28 @@ static void prefetch_is_not_hedged_nor_anything_at_0_percent(void **state)
 		assert_int_equal(client_stats().hedges, 0);
 		client_end();
 	}
+}
+
+/* --- estimates --- */
+
+/* Another thread read the clock a little earlier and got the lock a little later. */
+static void samples_out_of_order_do_not_spoil_the_estimates(void **state)
+{
+	static struct s3_client c;
+	struct s3_attempt fast = { .received = 8 << 20, .start_ns = NSEC_PER_SEC };
+	struct s3_attempt slow = { .received = 8 << 20, .start_ns = NSEC_PER_SEC * 8 / 10 };
+
+	memset(&c, 0, sizeof(c));
+	pthread_mutex_init(&c.lock, NULL);
+	s3_aimd_init(&c.aimd, 8, NSEC_PER_SEC);
+	s3_budget_init(&c.budget, 100, 200);
+	s3_client_sample(&c, &fast, NSEC_PER_SEC + 100 * NSEC_PER_MSEC);
+	assert_int_equal(c.chunk_ns, 100 * NSEC_PER_MSEC);
+	s3_client_sample(&c, &slow, NSEC_PER_SEC + 100 * NSEC_PER_MSEC - 1000);
+	assert_int_equal(c.chunk_ns, 100 * NSEC_PER_MSEC);
+	/* Still being counted, not thrown away with a rate of nothing. */
+	assert_int_equal(c.rate_bytes, 8 << 20);
+	pthread_mutex_destroy(&c.lock);
 }
 
 /* --- the end --- */
@@ -508,8 +556,10 @@ int main(void)
 		cmocka_unit_test(a_share_of_the_connections_is_kept_for_demand),
 		cmocka_unit_test(a_late_first_byte_gets_a_second_try_beside_it),
 		cmocka_unit_test(two_tries_at_once_deliver_each_byte_once),
+		cmocka_unit_test(each_late_request_gets_its_own_second_try),
 		cmocka_unit_test(a_hedge_that_fails_leaves_the_first_try_alone),
 		cmocka_unit_test(prefetch_is_not_hedged_nor_anything_at_0_percent),
+		cmocka_unit_test(samples_out_of_order_do_not_spoil_the_estimates),
 		cmocka_unit_test(stopping_ends_each_request_once),
 		cmocka_unit_test(requests_made_while_it_stops_end_once_too),
 		cmocka_unit_test(a_list_is_read_page_by_page),

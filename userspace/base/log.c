@@ -57,21 +57,48 @@ bool log_enabled(enum log_level level)
 	return (int)level <= log_level;
 }
 
+/* Length of the well-formed UTF-8 sequence at <s>, 0 if there is none. */
+static size_t utf8_length(const unsigned char *s)
+{
+	size_t n = s[0] < 0x80                 ? 1
+		 : s[0] >= 0xc2 && s[0] < 0xe0 ? 2
+		 : (s[0] & 0xf0) == 0xe0       ? 3
+		 : s[0] >= 0xf0 && s[0] < 0xf5 ? 4
+					       : 0;
+
+	for (size_t i = 1; i < n; i++) {
+		if ((s[i] & 0xc0) != 0x80)
+			return 0;
+	}
+	/* Overlong forms, surrogates, and what is beyond U+10FFFF. */
+	if ((s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xed && s[1] > 0x9f) || (s[0] == 0xf0 && s[1] < 0x90) ||
+	    (s[0] == 0xf4 && s[1] > 0x8f))
+		return 0;
+	return n;
+}
+
 static size_t json_escape(char *dst, size_t room, const char *src)
 {
 	size_t n = 0;
 
-	for (; *src && n + 7 < room; src++) {
+	while (*src && n + 7 < room) {
 		unsigned char c = (unsigned char)*src;
+		size_t len = utf8_length((const unsigned char *)src);
 
 		if (c == '"' || c == '\\') {
 			dst[n++] = '\\';
 			dst[n++] = (char)c;
+		} else if (len == 0) {
+			/* A key need not be text, and a long message may end inside a character. */
+			n += (size_t)snprintf(dst + n, room - n, "\\ufffd");
+			len = 1;
 		} else if (c < 0x20 || c == 0x7f) {
 			n += (size_t)snprintf(dst + n, room - n, "\\u%04x", c);
 		} else {
-			dst[n++] = (char)c;
+			memcpy(dst + n, src, len);
+			n += len;
 		}
+		src += len;
 	}
 	dst[n] = '\0';
 	return n;

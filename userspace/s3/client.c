@@ -159,6 +159,8 @@ static void client_pace(struct s3_client *c, uint64_t ns, uint64_t now)
 void s3_client_sample(struct s3_client *c, const struct s3_attempt *a, uint64_t now)
 {
 	pthread_mutex_lock(&c->lock);
+	/* Threads read the clock before they wait for the lock: their samples are put in order. */
+	now = c->sampled_ns = max_of(now, c->sampled_ns);
 	s3_aimd_success(&c->aimd, now);
 	s3_budget_success(&c->budget);
 	if (a->first_byte_ns)

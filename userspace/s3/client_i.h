@@ -57,7 +57,7 @@ struct s3_client {
 	struct s3_hedge hedge;
 	struct s3_latency first_byte;
 	unsigned nr_active[2];
-	uint64_t rate_start_ns, rate_bytes, best_rate;
+	uint64_t sampled_ns, rate_start_ns, rate_bytes, best_rate;
 	/* Time of an 8 MiB GET: the best of the last seconds, and the usual one now. */
 	uint64_t chunk_ns, chunk_seen_ns, chunk_usual_ns;
 	/*

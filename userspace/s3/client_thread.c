@@ -405,8 +405,8 @@ static void thread_pull(struct s3_thread *t)
 static bool attempt_stuck(const struct s3_attempt *a, uint64_t now, uint64_t first_byte_limit_ns)
 {
 	if (!a->received)
-		return now - a->start_ns > first_byte_limit_ns;
-	return now - a->progress_ns > STALL_NS;
+		return now > a->start_ns && now - a->start_ns > first_byte_limit_ns;
+	return now > a->progress_ns && now - a->progress_ns > STALL_NS;
 }
 
 /* Watches progress; true if a demand GET still waits for its first byte (then ticks are short). */
