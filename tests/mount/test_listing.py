@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """Directories: complete, without duplicates, at any position, of any size, and with any key that S3 allows."""
 import ctypes
+import errno
 import os
 import random
 
-from harness import BUCKET, MIB, check, equal, options
+from harness import BUCKET, MIB, check, equal, options, raises
 from servers.s3d import S3d
 
 NONE = (None,)
@@ -232,6 +233,36 @@ def test_keys_that_no_path_can_express(t):
         check(any(part in line for line in lines), f'no log line with {part[:40]!r} among {lines}')
     with open(m.file('x/good'), 'rb') as f:
         equal(f.read(), b'1', 'bytes')
+
+
+@options(san=True)
+def test_name_beyond_the_page_of_its_siblings(t):
+    """Names asked for one by one are looked up by pages; 1,100 names sort between the start of such a page and the
+    name."""
+    server = t.s3d(memory=True)
+    server.declare(BUCKET, 'd/ab', body=b'there')
+    server.client().put_many(BUCKET, ((f'd/aa\u00e9{n:04d}', b'') for n in range(1100)))
+    m = t.mount(server)
+    for n in range(12):
+        check(not os.path.exists(m.file(f'd/missing-{n}')), 'a missing name is there')
+    equal(os.stat(m.file('d/ab')).st_size, 5, 'size')
+
+
+@options(san=True)
+def test_keys_of_full_length(t):
+    """Nothing can be below a key of 1,024 bytes."""
+    server = t.s3d(memory=True)
+    stem = '/'.join('p' * 203 for _ in range(5)) + '/'
+    keys = [stem + 'k' * (size - len(stem)) for size in (1023, 1024)]
+    for key in keys:
+        server.declare(BUCKET, key, body=key.encode())
+    m = t.mount(server)
+    for key in keys:
+        with open(m.file(key), 'rb') as f:
+            equal(f.read(), key.encode(), f'bytes of a key of {len(key)} bytes')
+    with raises(errno.ENOENT, 'a missing key of full length'):
+        os.stat(m.file(keys[1][:-1] + 'x'))
+    check_complete(os.listdir(m.file(stem)), [key.removeprefix(stem) for key in keys], 'names')
 
 
 @options(servers=('versitygw', 'radosgw', 's3d'), soak_servers=('minio',), timeout=120, san=True)

@@ -13,6 +13,7 @@
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -20,6 +21,9 @@
 #include "base/cleanup.h"
 #include "daemon/mount_point.h"
 
+#ifndef STATX_MNT_ID_UNIQUE
+#define STATX_MNT_ID_UNIQUE 0x4000u
+#endif
 #define PROBE_TIMEOUT_MS 5000
 
 int kernel_mount(const struct options *o, struct err *e)
@@ -48,6 +52,18 @@ int kernel_mount(const struct options *o, struct err *e)
 int kernel_unmount(const char *mount_point)
 {
 	return umount2(mount_point, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 ? -errno : 0;
+}
+
+int kernel_mount_id(const char *mount_point, uint64_t *ret)
+{
+	struct statx st;
+
+	/* Asks nothing of the file system; AT_STATX_DONT_SYNC is answered from the inode. */
+	if (statx(AT_FDCWD, mount_point, AT_STATX_DONT_SYNC | AT_NO_AUTOMOUNT | AT_SYMLINK_NOFOLLOW,
+		  STATX_MNT_ID_UNIQUE | STATX_MNT_ID, &st) < 0)
+		return -errno;
+	*ret = st.stx_mask & (STATX_MNT_ID_UNIQUE | STATX_MNT_ID) ? st.stx_mnt_id : 0;
+	return 0;
 }
 
 int kernel_read_ahead_set(const char *mount_point, unsigned kb)

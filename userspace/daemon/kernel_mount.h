@@ -4,6 +4,7 @@
 #define PENSTOCK_DAEMON_KERNEL_MOUNT_H
 
 #include <stdbool.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 #include "base/err.h"
@@ -13,6 +14,12 @@
 int kernel_mount(const struct options *o, struct err *e);
 /* Detaches the mount; readers of open files go on until they close or the daemon ends. */
 int kernel_unmount(const char *mount_point);
+
+/*
+ * What tells the topmost mount on this path from every other; on kernels before 6.8 a number may come back after an
+ * unmount. 0: the kernel has none. Asks nothing of the file system.
+ */
+int kernel_mount_id(const char *mount_point, uint64_t *ret);
 
 /* Raises the read-ahead of this mount's bdi; INIT can only lower it. */
 int kernel_read_ahead_set(const char *mount_point, unsigned kb);

@@ -40,9 +40,10 @@ struct volume {
 	struct transport *transport;
 	int fuse_fd, end_fd;
 	bool mounted;
-	int mount_id; /* to tell ours from a later one on the same place */
+	uint64_t mount_id; /* to tell ours from a later one on the same place */
 	uint64_t memory_bytes;
 	char transport_text[320];
+	char why_dev[200]; /* why io_uring was given up */
 };
 
 static int volume_provider_start(struct volume *v, struct err *e)
@@ -173,17 +174,18 @@ static int volume_mount_try(struct volume *v, struct mount_probe *probe, bool tr
 	struct transport_config tc = {
 		.fs = v->fs,
 		.try_io_uring = try_io_uring,
+		.why_not = v->why_dev[0] ? v->why_dev : NULL,
 		.memory_bytes = v->memory_bytes / 4,
 		.end_fd = v->end_fd,
 	};
-	struct mount_entry m;
 	int rc;
 
 	v->fuse_fd = kernel_mount(&v->o, e);
 	if (v->fuse_fd < 0)
 		return v->fuse_fd;
 	v->mounted = true;
-	v->mount_id = mount_entry_find(v->o.mount_point, NULL, &m) == 0 ? m.id : 0;
+	if (kernel_mount_id(v->o.mount_point, &v->mount_id) < 0)
+		v->mount_id = 0;
 	tc.fuse_fd = v->fuse_fd;
 	rc = transport_start(&tc, &v->transport, e);
 	if (rc == 0 && v->o.transport == TRANSPORT_IO_URING && transport_kind(v->transport) != TRANSPORT_KIND_IO_URING)
@@ -209,6 +211,7 @@ static int volume_mount(struct volume *v, struct mount_probe *probe, struct err 
 
 	if ((rc == -ENOTRECOVERABLE || rc == -ETIMEDOUT) && v->o.transport == TRANSPORT_AUTO) {
 		log_warn("daemon", "%s; mounting again over /dev/fuse", e->msg);
+		snprintf(v->why_dev, sizeof(v->why_dev), "%s", e->msg);
 		mount_probe_stop(probe);
 		if (read(v->end_fd, &count, sizeof(count)) < 0 && errno != EAGAIN)
 			return err_set(e, -errno, "cannot reset the end of the first mount: %s", strerror(errno));
@@ -332,15 +335,15 @@ int volume_stats_write(struct volume *v, const char *path)
 
 void volume_detach(struct volume *v)
 {
-	struct mount_entry now;
+	uint64_t now = 0;
 	int rc;
 
 	if (!v->mounted)
 		return;
 	v->mounted = false;
 	/* Somebody may have unmounted ours and mounted something else there. */
-	rc = mount_entry_find(v->o.mount_point, NULL, &now);
-	if (rc == -ENOENT || (rc == 0 && v->mount_id && now.id != v->mount_id))
+	rc = kernel_mount_id(v->o.mount_point, &now);
+	if (rc == -ENOENT || (rc == 0 && v->mount_id && now != v->mount_id))
 		return;
 	rc = kernel_unmount(v->o.mount_point);
 	if (rc < 0 && rc != -EINVAL && rc != -ENOENT)

@@ -300,8 +300,15 @@ void fs_session_stop(struct fs *fs)
 	if (!fs->session)
 		return;
 	fs_notifier_stop(fs);
+	fs_notifier_done(fs);
 	fuse_session_destroy(fs->session);
 	fs->session = NULL;
+}
+
+void fs_session_quiet(struct fs *fs)
+{
+	if (fs->session)
+		fs_notifier_stop(fs);
 }
 
 void fs_session_process(struct fs *fs, struct fs_io *io, void *msg, size_t len)

@@ -63,6 +63,8 @@ struct fs *fs_free(struct fs *fs);
 
 /* Speaks over <fd> from now on; the descriptor is borrowed and only named to the FUSE library. */
 int fs_session_start(struct fs *fs, int fd, const struct fs_transport_ops *ops, void *ctx, struct err *e);
+/* No notification is sent any more; before the transport's threads end. */
+void fs_session_quiet(struct fs *fs);
 void fs_session_stop(struct fs *fs);
 void fs_session_process(struct fs *fs, struct fs_io *io, void *msg, size_t len);
 void fs_session_work(struct fs *fs, struct fs_work *w);

@@ -93,7 +93,9 @@ void fs_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 void fs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi);
 /* notify.c */
 int fs_notifier_start(struct fs *fs);
+/* Ends the thread; notices that come later are dropped. */
 void fs_notifier_stop(struct fs *fs);
+void fs_notifier_done(struct fs *fs);
 /* The object behind this path was replaced: its name is looked up again at the next open. */
 void fs_notify_replaced(struct fs *fs, const char *path);
 

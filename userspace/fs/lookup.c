@@ -5,7 +5,8 @@
  * Design: what is known is taken from the metadata table. Else two one-key lists run side by side: the first key at
  * or after KEY tells the object with its size, time and ETag; the first key below KEY/ tells the directory, which
  * wins. Where many names of one directory are asked for, a page of siblings is fetched instead of the first list: a
- * walk over a directory larger than the table then costs a request for a thousand names.
+ * walk over a directory larger than the table then costs a request for a thousand names. A page that ends before the
+ * name came tells nothing about it: then the key is asked for alone.
  * Threads: completions in an S3 thread; the reply on a transport thread.
  */
 #define _GNU_SOURCE
@@ -31,11 +32,12 @@ struct lookup_op {
 	struct s3_list object_list, below_list;
 	struct s3_head head;
 	/* A page of siblings: the directory's key, where the page starts, and the object before the present one. */
-	bool sweep;
+	bool sweep, passed;
 	char dir[S3_KEY_MAX + 2], after[S3_KEY_MAX + 2], held[S3_KEY_MAX + 1];
 	struct meta_record held_rec;
 	struct meta_record object;
-	bool has_object, has_below;
+	bool has_object, has_below; /* <passed>: the page went beyond the key */
+	uint64_t deadline_ns;
 	atomic_int nr_running, error;
 };
 
@@ -155,6 +157,7 @@ static int on_sibling(void *ctx, const struct s3_list_object *o)
 	struct lookup_op *op = ctx;
 
 	held_put(op, o->key);
+	op->passed |= strcmp(o->key, op->key) > 0;
 	if (o->key_len && o->key_len == strlen(o->key) && o->key[o->key_len - 1] != '/') {
 		snprintf(op->held, sizeof(op->held), "%s", o->key);
 		record_of(o, &op->held_rec);
@@ -168,6 +171,7 @@ static int on_sibling_dir(void *ctx, const char *prefix, size_t len)
 	struct meta_record rec = { .kind = META_DIR };
 	struct lookup_op *op = ctx;
 
+	op->passed |= strcmp(prefix, op->key) > 0;
 	if (len > 1 && prefix[len - 1] == '/')
 		sibling_put(op, prefix, len - 1, &rec);
 	return 0;
@@ -202,13 +206,21 @@ static void head_done(struct s3_head *h, int error)
 	lookup_part_done(op, error);
 }
 
+static void object_list_submit(struct lookup_op *op);
+
 static void object_done(struct s3_list *l, int error, const char *message)
 {
 	struct lookup_op *op = list_entry(l, struct lookup_op, object_list);
+	bool ended = !l->next_token;
 
-	if (op->sweep && error == 0 && !l->next_token)
+	if (op->sweep && error == 0 && ended)
 		held_put(op, "");
 	free(take_ptr(l->next_token));
+	if (op->sweep && error == 0 && !ended && !op->passed && !op->has_object) {
+		op->sweep = false;
+		object_list_submit(op);
+		return;
+	}
 	if (error == 0 && op->has_object && !op->object.etag[0]) {
 		op->head.key = op->key;
 		op->head.done = head_done;
@@ -229,7 +241,7 @@ static void below_done(struct s3_list *l, int error, const char *message)
 static void list_setup(struct s3_list *l, struct lookup_op *op, const char *prefix, const struct s3_list_ops *ops)
 {
 	*l = (struct s3_list){
-		.op = { .demand = true, .deadline_ns = clock_mono_ns() + op->fs->cfg.read_deadline_ns },
+		.op = { .demand = true, .deadline_ns = op->deadline_ns },
 		.prefix = prefix,
 		.delimiter = "",
 		.start_after = "",
@@ -257,20 +269,18 @@ static bool sweep_start(struct lookup_op *op, const char *dir_path)
 	size_t len = strlen(op->key);
 	unsigned char last = (unsigned char)op->key[len - 1];
 
-	if (last <= ' ' || last > '~' || len + 1 >= sizeof(op->after))
+	if (last <= ' ' || last > '~' || len + 1 > S3_KEY_MAX)
 		return false;
 	snprintf(op->after, sizeof(op->after), "%.*s%c~", (int)len - 1, op->key, last - 1);
 	snprintf(op->dir, sizeof(op->dir), "%s%s%s", op->fs->prefix, dir_path, dir_path[0] ? "/" : "");
 	return true;
 }
 
-static void lookup_ask(struct lookup_op *op)
+static void object_list_submit(struct lookup_op *op)
 {
 	static const struct s3_list_ops sibling_ops = { .object = on_sibling, .common_prefix = on_sibling_dir };
 	static const struct s3_list_ops object_ops = { .object = on_object, .common_prefix = on_prefix };
-	static const struct s3_list_ops below_ops = { .object = on_below, .common_prefix = on_prefix };
 
-	op->nr_running = 2;
 	list_setup(&op->object_list, op, op->key, &object_ops);
 	op->object_list.done = object_done;
 	if (op->sweep) {
@@ -280,10 +290,28 @@ static void lookup_ask(struct lookup_op *op)
 		op->object_list.start_after = op->after;
 		op->object_list.max_keys = SWEEP_KEYS;
 	}
+	s3_list_submit(op->fs->cfg.client, &op->object_list);
+}
+
+static void below_list_submit(struct lookup_op *op)
+{
+	static const struct s3_list_ops below_ops = { .object = on_below, .common_prefix = on_prefix };
+
 	list_setup(&op->below_list, op, op->below, &below_ops);
 	op->below_list.done = below_done;
-	s3_list_submit(op->fs->cfg.client, &op->object_list);
 	s3_list_submit(op->fs->cfg.client, &op->below_list);
+}
+
+static void lookup_ask(struct lookup_op *op)
+{
+	/* A key of full length has nothing below it. */
+	bool ask_below = strlen(op->below) <= S3_KEY_MAX;
+
+	op->deadline_ns = clock_mono_ns() + op->fs->cfg.read_deadline_ns;
+	op->nr_running = ask_below ? 2 : 1;
+	object_list_submit(op);
+	if (ask_below)
+		below_list_submit(op);
 }
 
 void fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)

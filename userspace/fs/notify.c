@@ -70,7 +70,6 @@ int fs_notifier_start(struct fs *fs)
 void fs_notifier_stop(struct fs *fs)
 {
 	struct fs_notifier *nf = &fs->notifier;
-	struct list *n;
 
 	if (!nf->running)
 		return;
@@ -80,6 +79,13 @@ void fs_notifier_stop(struct fs *fs)
 	pthread_mutex_unlock(&nf->lock);
 	pthread_join(nf->thread, NULL);
 	nf->running = false;
+}
+
+void fs_notifier_done(struct fs *fs)
+{
+	struct fs_notifier *nf = &fs->notifier;
+	struct list *n;
+
 	while ((n = list_pop_front(&nf->queue)))
 		free(list_entry(n, struct fs_notice, link));
 	pthread_cond_destroy(&nf->cond);
@@ -97,7 +103,7 @@ void fs_notify_replaced(struct fs *fs, const char *path)
 		return;
 	memcpy(notice->path, path, len);
 	pthread_mutex_lock(&nf->lock);
-	if (nf->nr < FS_NOTIFY_MAX) {
+	if (nf->nr < FS_NOTIFY_MAX && !nf->stopping) {
 		nf->nr++;
 		list_push_back(&nf->queue, &notice->link);
 		notice = NULL;

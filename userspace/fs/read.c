@@ -35,6 +35,12 @@ struct read_op {
 	atomic_bool met; /* set by the first of planning and arrival; the second one replies */
 };
 
+static void open_end(struct fs *fs, struct node *n)
+{
+	if (node_close(fs->nodes, n) == 0)
+		fs->nr_readers--;
+}
+
 void fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 {
 	struct fs *fs = fs_of(req);
@@ -61,15 +67,16 @@ void fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fs->nr_readers++;
 	if (cache_object_stale(n->object)) {
 		/* The kernel looks the name up again and finds the new version. */
-		if (node_close(fs->nodes, n) == 0)
-			fs->nr_readers--;
+		open_end(fs, n);
 		fuse_reply_err(req, ESTALE);
 		return;
 	}
 	fs->opens++;
 	fi->keep_cache = 1;
 	fi->noflush = 1;
-	fuse_reply_open(req, fi);
+	/* Interrupted meanwhile: no RELEASE will come. */
+	if (fuse_reply_open(req, fi) < 0)
+		open_end(fs, n);
 }
 
 void fs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -77,8 +84,8 @@ void fs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	struct fs *fs = fs_of(req);
 	struct node *n = node_get(fs->nodes, ino);
 
-	if (n && node_close(fs->nodes, n) == 0)
-		fs->nr_readers--;
+	if (n)
+		open_end(fs, n);
 	fuse_reply_err(req, 0);
 }
 

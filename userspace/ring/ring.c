@@ -123,20 +123,20 @@ static bool ring_inbox_empty(struct ring *r)
 
 static unsigned ring_complete(struct ring *r)
 {
+	unsigned n = io_uring_cq_ready(&r->uring);
 	struct io_uring_cqe *cqe;
-	unsigned head, n = 0;
 
-	io_uring_for_each_cqe(&r->uring, head, cqe)
-	{
+	/* Each one's place is given back before its owner submits more: no completion is then without a place. */
+	for (unsigned i = 0; i < n && io_uring_peek_cqe(&r->uring, &cqe) == 0; i++) {
 		void *data = io_uring_cqe_get_data(cqe);
+		int res = cqe->res;
 
-		n++;
+		io_uring_cqe_seen(&r->uring, cqe);
 		if (data == &r->wake_count)
 			r->wake_armed = false;
 		else if (data)
-			r->ops->complete(r->ctx, data, cqe->res);
+			r->ops->complete(r->ctx, data, res);
 	}
-	io_uring_cq_advance(&r->uring, n);
 	return n;
 }
 

@@ -38,19 +38,21 @@ static uint64_t number_read(const char *path, uint64_t otherwise)
 unsigned transport_possible_cpus(void)
 {
 	_cleanup_fclose_ FILE *f = fopen("/sys/devices/system/cpu/possible", "re");
-	char text[256], *last;
-	uint64_t v;
+	unsigned first, last, n = 0;
+	char text[4096], *at = text;
+	int used;
 
-	/* "0-63" or "0,2-3": the last number counts, queues are numbered through. */
+	/* "0-63" or "0,2-3". */
 	if (f && fgets(text, sizeof(text), f)) {
-		text[strcspn(text, "\n")] = '\0';
-		last = text + strlen(text);
-		while (last > text && last[-1] >= '0' && last[-1] <= '9')
-			last--;
-		if (number_parse(last, 0, 65535, &v) == 0)
-			return (unsigned)v + 1;
+		for (; sscanf(at, "%u%n", &first, &used) == 1; at += *at == ',') {
+			at += used;
+			last = first;
+			if (sscanf(at, "-%u%n", &last, &used) == 1)
+				at += used;
+			n += last >= first ? last - first + 1 : 0;
+		}
 	}
-	return (unsigned)max_of(sysconf(_SC_NPROCESSORS_CONF), 1l);
+	return n ? n : (unsigned)max_of(sysconf(_SC_NPROCESSORS_CONF), 1l);
 }
 
 /* The reply to INIT, as libfuse built it. */
@@ -116,7 +118,7 @@ static int transport_handshake(struct transport *t, struct err *e)
 		t->init_flags2 = init->flags2;
 
 	if (!t->cfg.try_io_uring)
-		snprintf(t->why, sizeof(t->why), "not asked for");
+		snprintf(t->why, sizeof(t->why), "%s", t->cfg.why_not ? t->cfg.why_not : "not asked for");
 	else if (!(t->init_flags2 & PX_FUSE2_OVER_IO_URING))
 		snprintf(t->why, sizeof(t->why), "the kernel does not offer FUSE over io_uring");
 	else
@@ -167,6 +169,8 @@ struct transport *transport_stop(struct transport *t)
 {
 	if (!t)
 		return NULL;
+	/* It sends through us. */
+	fs_session_quiet(t->cfg.fs);
 	atomic_store(&t->stopping, true);
 	dev_stop(t);
 	uring_stop(t);

@@ -21,6 +21,7 @@ struct transport_config {
 	struct fs *fs;
 	int fuse_fd; /* borrowed, mounted already: INIT is waiting on it */
 	bool try_io_uring;
+	const char *why_not;   /* without <try_io_uring>: what transport_why() says then; NULL = not asked for */
 	uint64_t memory_bytes; /* most that the entries' buffers may take */
 	int end_fd;            /* eventfd, written when the kernel ends the connection */
 };
