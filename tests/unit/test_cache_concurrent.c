@@ -307,12 +307,15 @@ static void *reader_main(void *arg)
 	return NULL;
 }
 
-/* Housekeeping far more often than once a second. */
+/* Housekeeping far more often than once a second, and memory given back as if nobody read. */
 static void *ticker_main(void *arg)
 {
 	struct cache_stats st;
 
 	while (load.ticking) {
+		pthread_mutex_lock(&load.cache->lock);
+		load.cache->active_ns = clock_mono_ns() - 6 * NSEC_PER_SEC;
+		pthread_mutex_unlock(&load.cache->lock);
 		cache_tick(load.cache);
 		cache_stats(load.cache, &st);
 		load.nr_over_budget += st.used_bytes > st.budget_bytes;

@@ -380,6 +380,35 @@ static void reads_expire_in_order_of_their_deadlines(void **state)
 	cache_end(o);
 }
 
+/* What it would find behind hundreds of chunks that wait for their reader is not worth the walk. */
+static void a_prefetch_looks_for_room_at_so_many_chunks_and_no_more(void **state)
+{
+	struct cache_object *o, *idle;
+
+	cache_make(302);
+	o = object("k", 300ull * CHUNK);
+	idle = object("i", CHUNK);
+	for (unsigned i = 0; i < 255; i++) {
+		cache_prefetch(c, o, (uint64_t)i * CHUNK, BLOCK, false);
+		complete_all();
+	}
+	read_whole(idle, 0, 47 * BLOCK, KEEP);
+	check_idle(302);
+	assert_int_equal(cache_prefetch(c, o, 255ull * CHUNK, BLOCK, false), BLOCK);
+	complete_all();
+	assert_int_equal(stats().evicted_bytes, 47 * BLOCK);
+	cache_prefetch(c, o, 256ull * CHUNK, BLOCK, false);
+	complete_all();
+	read_whole(idle, 0, 45 * BLOCK, KEEP);
+	check_idle(302);
+	assert_int_equal(cache_prefetch(c, o, 257ull * CHUNK, BLOCK, false), 0);
+	check_idle(302);
+	/* Somebody who waits gets it. */
+	read_whole(o, 257ull * CHUNK, BLOCK, KEEP);
+	cache_object_put(c, idle);
+	cache_end(o);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -401,6 +430,7 @@ int main(void)
 		cmocka_unit_test(a_cancelled_prefetch_gives_its_memory_back),
 		cmocka_unit_test(a_starved_read_has_a_deadline_too),
 		cmocka_unit_test(reads_expire_in_order_of_their_deadlines),
+		cmocka_unit_test(a_prefetch_looks_for_room_at_so_many_chunks_and_no_more),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -387,7 +387,7 @@ static inline void tget_done(struct s3_get *g, int error)
 	pthread_mutex_unlock(&done_lock);
 }
 
-static inline void get_start(struct tget *t, uint64_t offset, uint64_t len, bool demand, uint64_t limit_ns)
+static inline void get_init(struct tget *t, uint64_t offset, uint64_t len, bool demand, uint64_t limit_ns)
 {
 	*t = (struct tget){
 		.g = { .key = "a key", .etag = "v1", .object_bytes = OBJECT_BYTES, .offset = offset, .len = len }
@@ -396,6 +396,11 @@ static inline void get_start(struct tget *t, uint64_t offset, uint64_t len, bool
 	t->g.op.deadline_ns = clock_mono_ns() + limit_ns;
 	t->g.data = tget_data;
 	t->g.done = tget_done;
+}
+
+static inline void get_start(struct tget *t, uint64_t offset, uint64_t len, bool demand, uint64_t limit_ns)
+{
+	get_init(t, offset, len, demand, limit_ns);
 	s3_get_submit(client, &t->g);
 }
 

@@ -448,6 +448,24 @@ static void a_page_that_is_broken_is_read_again_from_its_start(void **state)
 	client_end();
 }
 
+static bool answer_unordered(struct request *q)
+{
+	return answer_text(q, "200 OK", "",
+			   LIST_HEAD "<IsTruncated>false</IsTruncated>" ENTRY("b") ENTRY("a") "</ListBucketResult>");
+}
+
+static void a_list_out_of_order_is_an_error_that_says_so(void **state)
+{
+	struct tlist t;
+
+	server_start(answer_unordered);
+	client_make(4, 1, 0);
+	list_run(&t, "", -EIO);
+	assert_non_null(strstr(t.message, "out of order: directory buckets are not supported"));
+	assert_int_equal(nr_requests(), 1);
+	client_end();
+}
+
 static bool answer_no_bucket(struct request *q)
 {
 	return answer_text(q, "404 Not Found", "x-amz-request-id: R7\r\n",
@@ -564,6 +582,7 @@ int main(void)
 		cmocka_unit_test(requests_made_while_it_stops_end_once_too),
 		cmocka_unit_test(a_list_is_read_page_by_page),
 		cmocka_unit_test(a_page_that_is_broken_is_read_again_from_its_start),
+		cmocka_unit_test(a_list_out_of_order_is_an_error_that_says_so),
 		cmocka_unit_test(a_failed_list_says_why),
 		cmocka_unit_test(a_head_brings_the_headers),
 		cmocka_unit_test(a_bucket_in_another_region_is_followed),

@@ -24,6 +24,16 @@ static uint32_t take(struct slab *s)
 	return slab_take(s);
 }
 
+static void trim(struct slab *s, bool keep_warm)
+{
+	slab_trim_start(s, keep_warm);
+	while (slab_trim_take(s)) {
+		slab_trim_release(s);
+		slab_trim_give(s);
+	}
+	slab_trim_end(s);
+}
+
 /* Pages of a slot that have memory. */
 static unsigned nr_resident(const struct slab *s, uint32_t slot)
 {
@@ -105,7 +115,7 @@ static void a_trim_returns_the_memory_of_free_slots_alone(void **state)
 		if (i % 7 != 3)
 			slab_give(&s, slot[i]);
 	}
-	slab_trim(&s, false);
+	trim(&s, false);
 	assert_int_equal(slab_used(&s), 6);
 	for (int i = 0; i < 40; i++) {
 		assert_int_equal(nr_resident(&s, slot[i]), i % 7 == 3 ? SLOT / (unsigned)sysconf(_SC_PAGESIZE) : 0);
@@ -141,13 +151,85 @@ static void a_trim_may_leave_what_was_made_ready(void **state)
 	}
 	for (int i = 0; i < 32; i++)
 		slab_give(&s, slot[i]);
-	slab_trim(&s, true);
+	trim(&s, true);
 	assert_int_equal(s.fresh, 0);
 	for (uint32_t i = 0; i < 32; i++)
 		assert_int_equal(nr_resident(&s, i), i < 16 ? pages : 0);
-	slab_trim(&s, false);
+	trim(&s, false);
 	for (uint32_t i = 0; i < 32; i++)
 		assert_int_equal(nr_resident(&s, i), 0);
+	slab_done(&s);
+}
+
+static void a_slot_handed_out_during_a_trim_keeps_its_bytes(void **state)
+{
+	uint32_t slot[300], again[300], nr = 0, rounds = 0;
+	struct slab s;
+
+	assert_int_equal(slab_init(&s, 300 * SLOT, SLOT), 0);
+	for (int i = 0; i < 300; i++) {
+		slot[i] = take(&s);
+		memset(slab_at(&s, slot[i]), 1, SLOT);
+	}
+	for (int i = 0; i < 300; i++)
+		slab_give(&s, slot[i]);
+	slab_trim_start(&s, false);
+	while (slab_trim_take(&s)) {
+		assert_true(s.nr_out <= SLAB_TRIM_SLOTS);
+		assert_int_equal(slab_used(&s), nr);
+		assert_int_equal(slab_available(&s), 300 - nr - s.nr_out);
+		/* Two are taken and one is given back. */
+		for (int i = 0; i < 3 && slab_available(&s); i++) {
+			if (i == 2) {
+				slab_give(&s, again[--nr]);
+				continue;
+			}
+			again[nr] = take(&s);
+			memset(slab_at(&s, again[nr]), 2, SLOT);
+			nr++;
+		}
+		slab_trim_release(&s);
+		slab_trim_give(&s);
+		rounds++;
+	}
+	slab_trim_end(&s);
+	assert_true(rounds >= 300 / SLAB_TRIM_SLOTS);
+	assert_int_equal(slab_used(&s), nr);
+	for (uint32_t i = 0; i < nr; i++) {
+		assert_int_equal(slab_at(&s, again[i])[0], 2);
+		assert_int_equal(slab_at(&s, again[i])[SLOT - 1], 2);
+	}
+	/* Each of the others is there once more. */
+	while (slab_available(&s)) {
+		again[nr] = take(&s);
+		for (uint32_t i = 0; i < nr; i++)
+			assert_int_not_equal(again[i], again[nr]);
+		nr++;
+	}
+	assert_int_equal(nr, 300);
+	slab_done(&s);
+}
+
+static void a_trim_leaves_what_was_promised(void **state)
+{
+	struct slab s;
+
+	assert_int_equal(slab_init(&s, 40 * SLOT, SLOT), 0);
+	for (int i = 0; i < 40; i++)
+		take(&s);
+	for (uint32_t i = 0; i < 40; i++)
+		slab_give(&s, i);
+	s.nr_reserved = 30;
+	slab_trim_start(&s, false);
+	assert_true(slab_trim_take(&s));
+	assert_int_equal(s.nr_out, 10);
+	for (int i = 0; i < 30; i++)
+		assert_in_range(slab_take(&s), 0, 29);
+	slab_trim_release(&s);
+	slab_trim_give(&s);
+	assert_int_equal(slab_available(&s), 10);
+	slab_trim_end(&s);
+	assert_int_equal(s.fresh, 30);
 	slab_done(&s);
 }
 
@@ -161,7 +243,7 @@ static void a_budget_that_cannot_be_is_refused(void **state)
 	/* More than the address space holds. */
 	assert_int_equal(slab_init(&s, 300ull << 40, SLOT), -ENOMEM);
 	assert_int_equal(slab_init(&s, SLOT, SLOT), 0);
-	slab_trim(&s, false);
+	trim(&s, false);
 	assert_int_equal(take(&s), 0);
 	slab_done(&s);
 }
@@ -174,6 +256,8 @@ int main(void)
 		cmocka_unit_test(the_last_slot_given_back_is_the_next),
 		cmocka_unit_test(a_trim_returns_the_memory_of_free_slots_alone),
 		cmocka_unit_test(a_trim_may_leave_what_was_made_ready),
+		cmocka_unit_test(a_slot_handed_out_during_a_trim_keeps_its_bytes),
+		cmocka_unit_test(a_trim_leaves_what_was_promised),
 		cmocka_unit_test(a_budget_that_cannot_be_is_refused),
 	};
 

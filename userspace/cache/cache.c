@@ -94,6 +94,7 @@ static void wait_unpin(struct cache *c, struct cache_wait *w, bool consumed)
 void cache_read_settle(struct cache_read *r, int error, struct list *done)
 {
 	r->error = error;
+	r->settled = true;
 	if (error < 0) {
 		for (unsigned i = 0; i < r->nr_waits; i++) {
 			cache_fetch_detach(&r->wait[i]);
@@ -257,6 +258,7 @@ int cache_read_start(struct cache *c, struct cache_read *r)
 	list_init(&submit);
 	list_init(&r->link);
 	r->error = 0;
+	r->settled = false;
 	r->nr_waits = 0;
 	pthread_mutex_lock(&c->lock);
 	c->active_ns = clock_mono_ns();
@@ -282,6 +284,18 @@ int cache_read_start(struct cache *c, struct cache_read *r)
 	return rc;
 }
 
+void cache_read_cancel(struct cache *c, struct cache_read *r, int error)
+{
+	struct list done;
+
+	list_init(&done);
+	pthread_mutex_lock(&c->lock);
+	if (!r->settled)
+		cache_read_settle(r, error, &done);
+	pthread_mutex_unlock(&c->lock);
+	cache_reads_done(&done);
+}
+
 void cache_starved_kick(struct cache *c)
 {
 	struct list submit, done;
@@ -305,6 +319,7 @@ void cache_starved_kick(struct cache *c)
 			continue;
 		}
 		r->error = rc;
+		r->settled = true;
 		list_push_back(&done, &r->link);
 	}
 	pthread_mutex_unlock(&c->lock);
@@ -430,6 +445,21 @@ static void expire(struct list *reads, uint64_t now, struct list *done)
 	}
 }
 
+/* Under the lock, which is dropped while memory is returned. */
+static void cache_trim(struct cache *c, bool keep_warm)
+{
+	c->trimmed = true;
+	slab_trim_start(&c->slab, keep_warm);
+	/* A read that comes in between ends it. */
+	while (c->trimmed && slab_trim_take(&c->slab)) {
+		pthread_mutex_unlock(&c->lock);
+		slab_trim_release(&c->slab);
+		pthread_mutex_lock(&c->lock);
+		slab_trim_give(&c->slab);
+	}
+	slab_trim_end(&c->slab);
+}
+
 void cache_tick(struct cache *c)
 {
 	struct list done;
@@ -441,16 +471,19 @@ void cache_tick(struct cache *c)
 	now = clock_mono_ns();
 	expire(&c->reads, now, &done);
 	expire(&c->starved, now, &done);
-	if (now - c->active_ns > IDLE_DROP_NS && !c->dropped) {
-		cache_evict_idle(c);
-		slab_trim(&c->slab, false);
-		c->dropped = list_empty(&c->lru);
-	} else if (now - c->active_ns > IDLE_TRIM_NS && !c->trimmed) {
-		slab_trim(&c->slab, true);
-		c->trimmed = true;
-	}
 	pthread_mutex_unlock(&c->lock);
 	cache_reads_done(&done);
+
+	pthread_mutex_lock(&c->lock);
+	now = clock_mono_ns();
+	if (now - c->active_ns > IDLE_DROP_NS && !c->dropped) {
+		cache_evict_idle(c);
+		cache_trim(c, false);
+		c->dropped = c->trimmed && list_empty(&c->lru);
+	} else if (now - c->active_ns > IDLE_TRIM_NS && !c->trimmed) {
+		cache_trim(c, true);
+	}
+	pthread_mutex_unlock(&c->lock);
 	cache_starved_kick(c);
 }
 

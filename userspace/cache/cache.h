@@ -49,7 +49,10 @@ struct cache *cache_free(struct cache *c);
 /* One version of one object. The strings are copied. NULL = no memory. */
 struct cache_object *cache_object_get(struct cache *c, const char *key, const char *etag, uint64_t size_bytes,
 				      time_t mtime);
+struct cache_object *cache_object_ref(struct cache_object *o);
 void cache_object_put(struct cache *c, struct cache_object *o);
+const char *cache_object_key(const struct cache_object *o);
+uint64_t cache_object_size(const struct cache_object *o);
 /* The server has another version now: uncached reads answer -ESTALE from here on. */
 bool cache_object_stale(const struct cache_object *o);
 
@@ -76,7 +79,7 @@ struct cache_read {
 	struct list link;
 	struct cache_wait wait[2];
 	unsigned nr_waits;
-	bool starved, missed;
+	bool starved, missed, settled;
 	int error;
 	uint64_t deadline_ns;
 };
@@ -87,6 +90,8 @@ struct cache_read {
  * cache_read_end(); an error has ended the read already.
  */
 int cache_read_start(struct cache *c, struct cache_read *r);
+/* A read in progress ends in <error> now, unless it is just ending by itself. Not after its end. */
+void cache_read_cancel(struct cache *c, struct cache_read *r, int error);
 /* Copies to the payload what was not written there directly. */
 void cache_read_fill(struct cache_read *r);
 /* Points into the slab; valid until the end. Returns the number of vectors, <= CACHE_READ_IOV_MAX. */
@@ -100,7 +105,7 @@ void cache_read_end(struct cache *c, struct cache_read *r);
  */
 uint64_t cache_prefetch(struct cache *c, struct cache_object *o, uint64_t offset, uint64_t len, bool skip_served);
 
-/* Housekeeping, once a second or so: deadlines, memory given back when idle. */
+/* Housekeeping, once a second or so, from one thread: deadlines, memory given back when idle. */
 void cache_tick(struct cache *c);
 
 struct cache_stats {

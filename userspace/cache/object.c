@@ -11,8 +11,10 @@
 #include "base/clock.h"
 #include "cache/cache_i.h"
 
-/* How long prefetched data waits for its reader before it is evicted like any other. */
 #define OBJECT_MAX_BYTES (1ull << 50)
+/* Chunks that a prefetch looks at for room: it is not worth a long walk under the lock. */
+#define GENTLE_WALK_MAX 256
+/* How long prefetched data waits for its reader before it is evicted like any other. */
 #define SPECULATIVE_LIFE_NS (30 * NSEC_PER_SEC)
 
 static uint64_t name_hash(const char *key, const char *etag, uint64_t size, time_t mtime)
@@ -61,6 +63,24 @@ struct cache_object *cache_object_get(struct cache *c, const char *key, const ch
 out:
 	pthread_mutex_unlock(&c->lock);
 	return o;
+}
+
+struct cache_object *cache_object_ref(struct cache_object *o)
+{
+	pthread_mutex_lock(&o->cache->lock);
+	o->refs++;
+	pthread_mutex_unlock(&o->cache->lock);
+	return o;
+}
+
+const char *cache_object_key(const struct cache_object *o)
+{
+	return o->key;
+}
+
+uint64_t cache_object_size(const struct cache_object *o)
+{
+	return o->size_bytes;
 }
 
 void cache_object_unref(struct cache *c, struct cache_object *o)
@@ -159,10 +179,13 @@ bool cache_make_room(struct cache *c, uint32_t nr, bool gentle)
 {
 	uint64_t now = clock_mono_ns();
 	struct list *n = c->lru.prev;
+	unsigned seen = 0;
 
 	while (slab_available(&c->slab) < nr && n != &c->lru) {
 		struct cache_chunk *ch = list_entry(n, struct cache_chunk, lru);
 
+		if (gentle && seen++ == GENTLE_WALK_MAX)
+			break;
 		n = n->prev;
 		if (ch->nr_pins || ch->pending)
 			continue;

@@ -4,6 +4,9 @@
  *
  * Design: operations wait in two queues, demand before prefetch. The client's threads pull from them while the AIMD
  * limit allows; a share of the limit is kept for demand, so that a miss never waits behind a full window of prefetch.
+ * An operation between two tries keeps its place in the limit, else each one in the queue would come to knock at a
+ * server that is down; only demand passes prefetch that waits so. Each thread has a pool of connections of its own, and
+ * its share of the maximum bounds how much it pulls.
  * Threads: any for the public functions; an operation belongs to the thread that pulled it until it is done.
  */
 #define _GNU_SOURCE
@@ -46,8 +49,10 @@ void s3_op_done(struct s3_op *op, int error, const char *message)
 static void s3_client_wake(struct s3_client *c)
 {
 	for (unsigned i = 0; i < c->nr_threads; i++) {
-		if (atomic_exchange(&c->thread[i].asleep, false)) {
-			s3_thread_wake(&c->thread[i]);
+		struct s3_thread *t = &c->thread[i];
+
+		if (s3_thread_has_room(t) && atomic_exchange(&t->asleep, false)) {
+			s3_thread_wake(t);
 			return;
 		}
 	}
@@ -58,11 +63,10 @@ static void s3_op_submit(struct s3_client *c, struct s3_op *op, enum s3_op_kind 
 	bool stopping;
 
 	op->kind = kind;
-	op->creds_retried = op->region_retried = false;
-	op->nr_tries = op->nr_active = 0;
+	op->region_retried = op->clock_retried = false;
+	op->nr_tries = op->nr_creds_tries = op->nr_active = 0;
 	op->not_before_ns = 0;
 	op->attempt[0] = op->attempt[1] = NULL;
-	op->last_error = 0;
 	op->submitted_ns = clock_mono_ns();
 
 	pthread_mutex_lock(&c->lock);
@@ -103,6 +107,10 @@ void s3_op_promote(struct s3_client *c, struct s3_op *op)
 	if (op->state != S3_OP_RUNNING && !op->demand) {
 		op->demand = true;
 		moved = op->state == S3_OP_QUEUED;
+		if (op->state == S3_OP_WAITING) {
+			c->nr_active[1]--;
+			c->nr_active[0]++;
+		}
 	}
 	if (moved) {
 		list_del(&op->link);
@@ -113,29 +121,74 @@ void s3_op_promote(struct s3_client *c, struct s3_op *op)
 		s3_client_wake(c);
 }
 
-struct s3_op *s3_client_next(struct s3_client *c)
+/* Of the limit, kept for demand. */
+static unsigned client_reserve(const struct s3_client *c)
 {
+	return c->aimd.limit > 1 ? max_of(c->aimd.limit / 4, 1u) : 0;
+}
+
+/* The queue whose first operation may start, as far as the limits go; NULL = none. */
+static struct list *client_open_queue(struct s3_client *c)
+{
+	/* Prefetch between two tries is passed, or a server's bad moment would cost demand its turn. */
+	if (!list_empty(&c->queue[0]) && c->nr_active[0] + c->nr_trying[1] < c->aimd.limit)
+		return &c->queue[0];
+	if (!list_empty(&c->queue[1]) && c->nr_active[0] + c->nr_active[1] + client_reserve(c) < c->aimd.limit &&
+	    c->nr_active[1] < c->prefetch_limit)
+		return &c->queue[1];
+	return NULL;
+}
+
+struct s3_op *s3_client_next(struct s3_client *c, struct s3_thread *t)
+{
+	bool room = s3_thread_has_room(t);
 	struct s3_op *op = NULL;
-	struct list *n = NULL;
-	unsigned active, reserve;
+	struct list *queue;
 
 	pthread_mutex_lock(&c->lock);
-	active = c->nr_active[0] + c->nr_active[1];
-	reserve = c->aimd.limit / 4;
-	if (active < c->aimd.limit) {
-		n = list_pop_front(&c->queue[0]);
-		if (!n && active + reserve < c->aimd.limit && c->nr_active[1] < c->prefetch_limit)
-			n = list_pop_front(&c->queue[1]);
-	}
-	if (n) {
-		op = list_entry(n, struct s3_op, link);
+	queue = client_open_queue(c);
+	if (queue && room) {
+		op = list_entry(list_pop_front(queue), struct s3_op, link);
 		op->state = S3_OP_RUNNING;
 		c->nr_active[op->demand ? 0 : 1]++;
+		c->nr_trying[op->demand ? 0 : 1]++;
 		if (op->demand && op->kind == S3_OP_GET)
 			s3_hedge_earn(&c->hedge);
 	}
 	pthread_mutex_unlock(&c->lock);
+	if (queue && !room)
+		s3_client_wake(c);
 	return op;
+}
+
+bool s3_client_resume(struct s3_client *c, struct s3_thread *t, struct s3_op *op)
+{
+	bool may;
+
+	if (!s3_thread_has_room(t))
+		return false;
+	pthread_mutex_lock(&c->lock);
+	may = c->nr_trying[0] + c->nr_trying[1] + (op->demand ? 0 : client_reserve(c)) < c->aimd.limit;
+	if (may) {
+		op->state = S3_OP_RUNNING;
+		c->nr_trying[op->demand ? 0 : 1]++;
+	}
+	pthread_mutex_unlock(&c->lock);
+	return may;
+}
+
+bool s3_client_rest(struct s3_client *c, struct s3_op *op, bool slower, uint64_t now)
+{
+	bool have_budget;
+
+	pthread_mutex_lock(&c->lock);
+	op->state = S3_OP_WAITING;
+	c->nr_trying[op->demand ? 0 : 1]--;
+	if (slower)
+		s3_aimd_throttle(&c->aimd, now);
+	have_budget = s3_budget_take(&c->budget);
+	pthread_mutex_unlock(&c->lock);
+	return have_budget;
 }
 
 /* Requests in flight are too many when each takes much longer than one alone, and too few while they do not. */
@@ -209,10 +262,21 @@ void s3_client_finished(struct s3_client *c, struct s3_op *op)
 
 	pthread_mutex_lock(&c->lock);
 	c->nr_active[op->demand ? 0 : 1]--;
+	if (op->state == S3_OP_RUNNING)
+		c->nr_trying[op->demand ? 0 : 1]--;
 	more = !list_empty(&c->queue[0]) || !list_empty(&c->queue[1]);
 	pthread_mutex_unlock(&c->lock);
 	if (more && c->nr_threads > 1)
 		s3_client_wake(c);
+}
+
+/* Divides the connections among the threads: all of them together are the maximum. */
+static void client_share(struct s3_client *c, unsigned max)
+{
+	unsigned nr = c->cfg.threads;
+
+	for (unsigned i = 0; i < nr; i++)
+		atomic_store(&c->thread[i].share, max_of(max / nr + (i < max % nr), 1u));
 }
 
 static int s3_thread_start(struct s3_client *c, struct s3_thread *t, unsigned index, struct err *e)
@@ -257,11 +321,14 @@ int s3_client_start(const struct s3_client_config *cfg, struct s3_client **ret, 
 	unsigned started = 0;
 	int rc;
 
-	if (!c || !(c->thread = calloc(cfg->threads, sizeof(*c->thread)))) {
+	if (!c || !(c->thread = calloc(max_of(cfg->threads, 1u), sizeof(*c->thread)))) {
 		free(c);
 		return err_set(e, -ENOMEM, "cannot start the S3 client: out of memory");
 	}
 	c->cfg = *cfg;
+	c->cfg.max_connections = max_of(cfg->max_connections, 1u);
+	c->cfg.threads = min_of(max_of(cfg->threads, 1u), c->cfg.max_connections);
+	client_share(c, c->cfg.max_connections);
 	if (cfg->ca_bundle)
 		snprintf(c->ca_bundle, sizeof(c->ca_bundle), "%s", cfg->ca_bundle);
 	snprintf(c->region, sizeof(c->region), "%s", cfg->region);
@@ -269,13 +336,13 @@ int s3_client_start(const struct s3_client_config *cfg, struct s3_client **ret, 
 	pthread_mutex_init(&c->lock, NULL);
 	list_init(&c->queue[0]);
 	list_init(&c->queue[1]);
-	s3_aimd_init(&c->aimd, cfg->max_connections, AIMD_HOLD_NS);
+	s3_aimd_init(&c->aimd, c->cfg.max_connections, AIMD_HOLD_NS);
 	s3_budget_init(&c->budget, RETRY_TOKENS, RETRY_GAIN_PERMILLE);
 	s3_hedge_init(&c->hedge, cfg->hedge_percent);
 	c->prefetch_limit = PREFETCH_LIMIT_START;
 	curl_global_init(CURL_GLOBAL_DEFAULT);
 
-	for (; started < cfg->threads; started++) {
+	for (; started < c->cfg.threads; started++) {
 		struct s3_thread *t = &c->thread[started];
 
 		t->epoll_fd = t->wake_fd = -1;
@@ -336,6 +403,16 @@ void s3_client_settle(struct s3_client *c)
 	pthread_mutex_unlock(&c->lock);
 }
 
+bool s3_client_settled(struct s3_client *c)
+{
+	bool settled;
+
+	pthread_mutex_lock(&c->lock);
+	settled = c->settled;
+	pthread_mutex_unlock(&c->lock);
+	return settled;
+}
+
 const char *s3_client_region(struct s3_client *c, char ret[S3_REGION_MAX])
 {
 	pthread_mutex_lock(&c->lock);
@@ -348,6 +425,7 @@ unsigned s3_client_set_max_connections(struct s3_client *c, unsigned n)
 {
 	pthread_mutex_lock(&c->lock);
 	s3_aimd_set_max(&c->aimd, n);
+	client_share(c, c->aimd.max);
 	pthread_mutex_unlock(&c->lock);
 	return n;
 }

@@ -30,13 +30,14 @@ struct s3_client_config {
 	bool requester_pays;
 	const char *ca_bundle;        /* NULL or "" = the system's */
 	struct s3_provider *provider; /* borrowed */
-	unsigned max_connections;
-	unsigned threads;
+	unsigned max_connections;     /* of all threads together */
+	unsigned threads;             /* more than connections are not started */
 	unsigned hedge_percent;
 };
 
 enum s3_op_kind { S3_OP_GET, S3_OP_LIST, S3_OP_HEAD };
-enum s3_op_state { S3_OP_NEW = 0, S3_OP_QUEUED, S3_OP_RUNNING };
+/* WAITING: between two tries. */
+enum s3_op_state { S3_OP_NEW = 0, S3_OP_QUEUED, S3_OP_RUNNING, S3_OP_WAITING };
 
 /* What every request has. The first block is the caller's; the rest belongs to the client until done. */
 struct s3_op {
@@ -46,11 +47,10 @@ struct s3_op {
 	enum s3_op_kind kind;
 	struct list link;
 	enum s3_op_state state; /* guard: the client's lock; NEW before it is submitted */
-	bool creds_retried, region_retried;
-	unsigned nr_tries, nr_active;
+	bool region_retried, clock_retried;
+	unsigned nr_tries, nr_creds_tries, nr_active;
 	uint64_t submitted_ns, not_before_ns;
 	struct s3_attempt *attempt[2]; /* the second is a hedge */
-	int last_error;
 };
 
 /* Bytes [offset, offset + len) of one version of an object. */
@@ -106,7 +106,10 @@ void s3_op_promote(struct s3_client *c, struct s3_op *op);
 
 /* One page in the calling thread, for the check before a mount; done and ops are taken over. */
 int s3_list_sync(struct s3_client *c, struct s3_list *l, struct err *e);
-/* From now on a skewed clock is corrected by the server's Date instead of being an error. */
+/*
+ * The server is known to serve us: from now on a skewed clock is corrected by its Date, and refused credentials have
+ * time to be renewed, where both are errors at once before.
+ */
 void s3_client_settle(struct s3_client *c);
 const char *s3_client_region(struct s3_client *c, char ret[S3_REGION_MAX]);
 

@@ -40,8 +40,12 @@ struct s3_thread {
 	struct list idle;       /* attempts with a reusable easy handle */
 	struct list waiting;    /* operations between two tries */
 	uint64_t curl_timer_ns; /* 0 = none */
+	uint64_t next_tick_ns;
 	struct sigv4_cache signer;
 	uint32_t random;
+	unsigned pool_max; /* connections that curl keeps */
+	atomic_uint share; /* of the client's connections: so many attempts at once */
+	atomic_uint nr_attempts;
 	atomic_bool asleep;
 };
 
@@ -56,7 +60,8 @@ struct s3_client {
 	struct s3_budget budget;
 	struct s3_hedge hedge;
 	struct s3_latency first_byte;
-	unsigned nr_active[2];
+	/* Demand, prefetch: operations pulled and not done, and those of them that have a try under way. */
+	unsigned nr_active[2], nr_trying[2];
 	uint64_t sampled_ns, rate_start_ns, rate_bytes, best_rate;
 	/* Time of an 8 MiB GET: the best of the last seconds, and the usual one now. */
 	uint64_t chunk_ns, chunk_seen_ns, chunk_usual_ns;
@@ -82,19 +87,46 @@ void s3_attempt_reset(struct s3_attempt *a);
 /* How the operation is named in a log line. */
 void s3_op_describe(const struct s3_client *c, const struct s3_op *op, char *ret, size_t room);
 
+struct s3_failure {
+	int error;
+	enum s3_verdict verdict;
+	uint64_t wait_ns;  /* what the next try waits beside its back-off */
+	char message[512]; /* what the user reads */
+	char region[64];
+	time_t date;
+};
+
+/* client_reply.c: what came of a try. */
+void s3_failure_of_reply(const struct s3_attempt *a, struct s3_failure *f);
+void s3_failure_of_curl(const struct s3_attempt *a, CURLcode rc, struct s3_failure *f);
+/* A reply of good status whose body is no good; <rc> as from s3_list_page(). */
+void s3_failure_of_body(const struct s3_attempt *a, int rc, struct s3_failure *f);
+/* Hands out the entries of a whole page; -EOPNOTSUPP when they are out of order. */
+int s3_list_page(struct s3_list *l, const struct buf *body);
+
 /* client_thread.c */
 void *s3_thread_main(void *arg);
 void s3_thread_wake(struct s3_thread *t);
 
 /* client.c */
-/* The next operation that may start now, or NULL. */
-struct s3_op *s3_client_next(struct s3_client *c);
+/* The next operation that this thread may start now, or NULL. */
+struct s3_op *s3_client_next(struct s3_client *c, struct s3_thread *t);
+/* The operation's next try is due: may it start now? */
+bool s3_client_resume(struct s3_client *c, struct s3_thread *t, struct s3_op *op);
+/* A try has failed and another one follows; false = the retry budget is used up: it should wait for long. */
+bool s3_client_rest(struct s3_client *c, struct s3_op *op, bool slower, uint64_t now);
+bool s3_client_settled(struct s3_client *c);
 /* What a finished try tells of the wire. */
 void s3_client_sample(struct s3_client *c, const struct s3_attempt *a, uint64_t now);
 /* Ends what waited in the queue past its deadline. */
 void s3_client_expire(struct s3_client *c, uint64_t now);
 void s3_client_finished(struct s3_client *c, struct s3_op *op);
 void s3_op_done(struct s3_op *op, int error, const char *message);
+
+static inline bool s3_thread_has_room(struct s3_thread *t)
+{
+	return atomic_load(&t->nr_attempts) < atomic_load(&t->share);
+}
 
 static inline struct s3_get *s3_op_get(struct s3_op *op)
 {

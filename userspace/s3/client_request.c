@@ -57,8 +57,8 @@ static int reply_check(const struct s3_attempt *a, const struct s3_get *g)
 	uint64_t want = g->offset + g->len - a->pos;
 
 	if (r->status == 200) {
-		/* A server that ignores Range sends everything; fine only where everything was asked. */
-		if (a->pos != 0 || g->len != g->object_bytes || (r->has_length ? r->length != g->len : !g->etag[0]))
+		/* A server that ignores Range sends everything; fine only where that is what the reader wants. */
+		if (g->len != g->object_bytes || (r->has_length ? r->length != g->len : !g->etag[0]))
 			return -EBADMSG;
 	} else if (!r->has_range || r->range_first != a->pos || r->range_last != g->offset + g->len - 1 ||
 		   (r->has_length && r->length != want)) {
@@ -66,6 +66,9 @@ static int reply_check(const struct s3_attempt *a, const struct s3_get *g)
 	}
 	if (r->status == 206 && r->range_total != UINT64_MAX && r->range_total != g->object_bytes)
 		return -ESTALE;
+	/* Neither size nor ETag: nothing tells which version it is. */
+	if (r->status == 206 && r->range_total == UINT64_MAX && !g->etag[0])
+		return -EBADMSG;
 	if (g->etag[0] && !r->has_etag)
 		return -EBADMSG;
 	if (g->etag[0] && strcmp(g->etag, r->etag) != 0)
@@ -84,6 +87,9 @@ static int get_body(struct s3_attempt *a, const char *bytes, size_t len)
 		if (rc < 0)
 			return rc;
 		a->checked = true;
+		/* From the object's start, whatever was asked for: what was delivered already is skipped. */
+		if (a->reply.status == 200)
+			a->pos = 0;
 	}
 	/* More than was asked for is cut off, and ends the transfer. */
 	if (len > end - a->pos) {
@@ -112,6 +118,9 @@ static size_t on_body(char *bytes, size_t size, size_t n, void *arg)
 	a->received += len;
 	if (a->op->kind == S3_OP_GET && (a->reply.status == 206 || a->reply.status == 200))
 		rc = get_body(a, bytes, len);
+	else if (a->reply.status >= 300)
+		/* Of a long error page, the status tells enough. */
+		rc = buf_add(&a->body, bytes, min_of(len, S3_ERROR_BODY_MAX - a->body.len));
 	else
 		rc = buf_add(&a->body, bytes, len);
 	if (rc < 0) {

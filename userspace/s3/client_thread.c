@@ -20,6 +20,11 @@
 #define NR_EVENTS 64
 #define BACKOFF_BASE_NS (50 * NSEC_PER_MSEC)
 #define BACKOFF_CAP_NS (2 * NSEC_PER_SEC)
+/* As a number of tries: what follows an empty retry budget. */
+#define BACKOFF_LONG 5
+/* Credentials are renewed at most once a second. */
+#define CREDS_TRIES 4u
+#define CREDS_WAIT_NS (700 * NSEC_PER_MSEC)
 #define FIRST_BYTE_MIN_NS (3 * NSEC_PER_SEC)
 #define FIRST_BYTE_MAX_NS (15 * NSEC_PER_SEC)
 #define STALL_NS (3 * NSEC_PER_SEC)
@@ -89,6 +94,7 @@ static void attempt_release(struct s3_thread *t, struct s3_attempt *a)
 	if (op) {
 		op->attempt[a->hedge ? 1 : 0] = NULL;
 		op->nr_active--;
+		atomic_fetch_sub(&t->nr_attempts, 1);
 	}
 	s3_attempt_reset(a);
 	list_del(&a->link);
@@ -109,6 +115,7 @@ static int attempt_start(struct s3_thread *t, struct s3_op *op, bool hedge)
 	a->hedge = hedge;
 	op->attempt[hedge ? 1 : 0] = a;
 	op->nr_active++;
+	atomic_fetch_add(&t->nr_attempts, 1);
 	rc = s3_attempt_prepare(t, a);
 	if (rc == 0 && curl_multi_add_handle(t->multi, a->easy) != CURLM_OK)
 		rc = -ENOMEM;
@@ -117,6 +124,8 @@ static int attempt_start(struct s3_thread *t, struct s3_op *op, bool hedge)
 		return rc;
 	}
 	t->client->requests++;
+	if (op->demand && op->kind == S3_OP_GET && t->client->cfg.hedge_percent)
+		t->next_tick_ns = min_of(t->next_tick_ns, a->start_ns + HEDGE_TICK_NS);
 	return 0;
 }
 
@@ -136,25 +145,20 @@ static void op_cancel_others(struct s3_thread *t, struct s3_op *op)
 }
 
 /* Waits for the next try; past the deadline the operation ends instead. */
-static void op_wait(struct s3_thread *t, struct s3_op *op, int error, bool slower, const char *message)
+static void op_wait(struct s3_thread *t, struct s3_op *op, const struct s3_failure *f)
 {
 	struct s3_client *c = t->client;
 	uint64_t now = clock_mono_ns(), wait_ns;
-	bool have_budget;
+	bool have_budget = s3_client_rest(c, op, f->verdict == S3_RETRY_SLOWER, now);
 
-	pthread_mutex_lock(&c->lock);
-	if (slower)
-		s3_aimd_throttle(&c->aimd, now);
-	have_budget = s3_budget_take(&c->budget);
-	pthread_mutex_unlock(&c->lock);
-	wait_ns = s3_backoff_ns(have_budget ? op->nr_tries : 5, BACKOFF_BASE_NS, BACKOFF_CAP_NS, thread_random(t));
+	wait_ns = f->wait_ns + s3_backoff_ns(have_budget ? op->nr_tries : BACKOFF_LONG, BACKOFF_BASE_NS, BACKOFF_CAP_NS,
+					     thread_random(t));
 	op->nr_tries++;
-	op->last_error = error;
 	if (now + wait_ns >= op->deadline_ns) {
 		char text[512], what[1024];
 
 		s3_op_describe(c, op, what, sizeof(what));
-		snprintf(text, sizeof(text), "no answer in time after %u tries, last: %s", op->nr_tries, message);
+		snprintf(text, sizeof(text), "no answer in time after %u tries, last: %s", op->nr_tries, f->message);
 		log_error("s3", "%s: %s", what, text);
 		op_finish(t, op, -ETIMEDOUT, text);
 		return;
@@ -166,44 +170,13 @@ static void op_wait(struct s3_thread *t, struct s3_op *op, int error, bool slowe
 
 static void op_start(struct s3_thread *t, struct s3_op *op)
 {
+	static const struct s3_failure f = { .verdict = S3_RETRY, .message = "cannot build the request" };
 	int rc = attempt_start(t, op, false);
 
 	if (rc == -EACCES || rc == -ENOKEY)
 		op_finish(t, op, -EACCES, "no credentials");
 	else if (rc < 0)
-		op_wait(t, op, rc, false, "cannot build the request");
-}
-
-static int list_no_object(void *ctx, const struct s3_list_object *o)
-{
-	return 0;
-}
-
-static int list_no_prefix(void *ctx, const char *prefix, size_t len)
-{
-	return 0;
-}
-
-/* Parsed only when the body is whole: a page cut short must not look like a short directory. */
-static int list_parse(struct s3_list *l, const struct buf *body)
-{
-	static const struct s3_list_ops no_ops = { .object = list_no_object, .common_prefix = list_no_prefix };
-	struct s3_list_parser *p;
-	const char *token = "";
-	int rc;
-
-	if (l->restart)
-		l->restart(l);
-	p = s3_list_parser_new(l->ops ? l->ops : &no_ops, l->ops_ctx);
-	if (!p)
-		return -ENOMEM;
-	rc = s3_list_parser_feed(p, body->data, body->len);
-	if (rc == 0)
-		rc = s3_list_parser_finish(p, &token);
-	if (rc == 0 && token[0] && !(l->next_token = strdup(token)))
-		rc = -ENOMEM;
-	s3_list_parser_free(p);
-	return rc;
+		op_wait(t, op, &f);
 }
 
 static void op_succeed(struct s3_thread *t, struct s3_op *op)
@@ -237,61 +210,39 @@ static bool client_move_region(struct s3_client *c, const char *region)
 	return moved;
 }
 
-struct failure {
-	int error;
-	enum s3_verdict verdict;
-	char message[512]; /* what the user reads */
-	char region[64];
-	time_t date;
-	char code[64];
-};
-
-static void failure_of_reply(struct s3_attempt *a, struct failure *f)
+/* A mistake of ours that another try may avoid: old credentials, the wrong region, a skewed clock. */
+static bool op_correct(struct s3_thread *t, struct s3_op *op, struct s3_failure *f)
 {
-	struct s3_error_body body = { 0 };
-	struct s3_outcome out;
-	bool has_body = a->body.len && s3_error_parse(a->body.data, a->body.len, &body) == 0;
+	struct s3_client *c = t->client;
+	bool settled = s3_client_settled(c);
 
-	out = s3_outcome_of(&a->reply, has_body ? &body : NULL, a->op->kind == S3_OP_HEAD);
-	f->error = out.error;
-	f->verdict = out.verdict;
-	f->date = a->reply.date;
-	/* Temporary, as for a new bucket: the same place answers soon. */
-	if (a->reply.status == 307 && !a->reply.region[0] && !body.region[0])
-		f->verdict = S3_RETRY;
-	snprintf(f->code, sizeof(f->code), "%s", body.code);
-	snprintf(f->region, sizeof(f->region), "%s", a->reply.region[0] ? a->reply.region : body.region);
-	snprintf(f->message, sizeof(f->message), "%s (HTTP %d, code %s, request id %s)%s%.200s", out.what,
-		 a->reply.status, body.code[0] ? body.code : "none",
-		 a->reply.request_id[0] ? a->reply.request_id : "none", body.message[0] ? ": " : "", body.message);
-}
-
-static void failure_of_curl(struct s3_attempt *a, CURLcode rc, struct failure *f)
-{
-	const char *text = a->curl_error[0] ? a->curl_error : curl_easy_strerror(rc);
-
-	f->error = -EIO;
-	f->verdict = S3_RETRY;
-	if (a->refused == -ESTALE) {
-		f->error = -ESTALE;
-		f->verdict = S3_FAIL;
-		snprintf(f->message, sizeof(f->message), "the object was replaced (ETag %s now, request id %s)",
-			 a->reply.etag[0] ? a->reply.etag : "none",
-			 a->reply.request_id[0] ? a->reply.request_id : "none");
-	} else if (a->refused < 0) {
-		snprintf(f->message, sizeof(f->message), "the reply does not fit the request (HTTP %d, request id %s)",
-			 a->reply.status, a->reply.request_id[0] ? a->reply.request_id : "none");
-	} else {
-		snprintf(f->message, sizeof(f->message), "%s", text);
-		if (rc == CURLE_PEER_FAILED_VERIFICATION || rc == CURLE_SSL_CACERT_BADFILE)
-			f->verdict = S3_FAIL;
+	if (f->verdict == S3_RETRY_CREDS && op->nr_creds_tries < (settled ? CREDS_TRIES : 1)) {
+		op->nr_creds_tries++;
+		s3_provider_invalidate(c->cfg.provider);
+		f->wait_ns = settled ? CREDS_WAIT_NS : 0;
+		op_wait(t, op, f);
+		return true;
 	}
+	if (f->verdict == S3_RETRY_REGION && !op->region_retried && client_move_region(c, f->region)) {
+		op->region_retried = true;
+		op_start(t, op);
+		return true;
+	}
+	if (f->verdict == S3_RETRY_CLOCK && !op->clock_retried && settled && f->date) {
+		op->clock_retried = true;
+		c->clock_offset_s = f->date - time(NULL);
+		log_warn("s3", "this machine's clock is %ld s off the server's: corrected in requests",
+			 -(long)c->clock_offset_s);
+		op_wait(t, op, f);
+		return true;
+	}
+	return false;
 }
 
-static void attempt_failed(struct s3_thread *t, struct s3_op *op, const struct failure *f)
+static void attempt_failed(struct s3_thread *t, struct s3_op *op, struct s3_failure *f)
 {
 	static struct log_gate gate;
-	struct s3_client *c = t->client;
+	uint64_t now = clock_mono_ns();
 	char what[1024];
 	unsigned long held;
 
@@ -299,29 +250,15 @@ static void attempt_failed(struct s3_thread *t, struct s3_op *op, const struct f
 	if (op->nr_active && f->verdict != S3_FAIL)
 		return;
 	op_cancel_others(t, op);
-	s3_op_describe(c, op, what, sizeof(what));
-	if (f->verdict == S3_RETRY_CREDS && !op->creds_retried) {
-		op->creds_retried = true;
-		s3_provider_invalidate(c->cfg.provider);
-		op_wait(t, op, f->error, false, f->message);
+	if (op_correct(t, op, f))
 		return;
-	}
-	if (f->verdict == S3_RETRY_REGION && !op->region_retried && client_move_region(c, f->region)) {
-		op->region_retried = true;
-		op_start(t, op);
-		return;
-	}
-	if (f->verdict == S3_RETRY_CLOCK && c->settled && f->date && op->nr_tries < 3) {
-		c->clock_offset_s = f->date - time(NULL);
-		log_warn("s3", "this machine's clock is %ld s off the server's: corrected in requests",
-			 -(long)c->clock_offset_s);
-		op_wait(t, op, f->error, false, f->message);
-		return;
-	}
+	s3_op_describe(t->client, op, what, sizeof(what));
 	if (f->verdict == S3_RETRY || f->verdict == S3_RETRY_SLOWER) {
 		if (log_gate_open(&gate, &held))
 			log_warn("s3", "%s: %s; trying again (%lu like it not shown)", what, f->message, held);
-		op_wait(t, op, f->error, f->verdict == S3_RETRY_SLOWER, f->message);
+		/* A server that wants us to wait beyond the deadline is asked once more before it. */
+		f->wait_ns = min_of(f->wait_ns, op->deadline_ns > now ? (op->deadline_ns - now) / 2 : 0);
+		op_wait(t, op, f);
 		return;
 	}
 	if (f->error != -ENOENT || op->kind == S3_OP_GET)
@@ -332,7 +269,7 @@ static void attempt_failed(struct s3_thread *t, struct s3_op *op, const struct f
 static void attempt_finished(struct s3_thread *t, struct s3_attempt *a, CURLcode rc)
 {
 	struct s3_op *op = a->op;
-	struct failure f = { 0 };
+	struct s3_failure f = { 0 };
 	bool whole;
 	int err = 0;
 
@@ -340,14 +277,14 @@ static void attempt_finished(struct s3_thread *t, struct s3_attempt *a, CURLcode
 	/* What goes wrong after the last byte that was asked for does not matter any more. */
 	whole = op->kind == S3_OP_GET && s3_op_get(op)->delivered == s3_op_get(op)->len;
 	if (rc != CURLE_OK && !whole) {
-		failure_of_curl(a, rc, &f);
+		s3_failure_of_curl(a, rc, &f);
 	} else if (a->reply.status == 200 || (a->reply.status == 206 && op->kind == S3_OP_GET)) {
 		switch (op->kind) {
 		case S3_OP_GET:
 			err = whole ? 0 : -EBADMSG;
 			break;
 		case S3_OP_LIST:
-			err = list_parse(s3_op_list(op), &a->body);
+			err = s3_list_page(s3_op_list(op), &a->body);
 			break;
 		case S3_OP_HEAD:
 			s3_op_head(op)->reply = a->reply;
@@ -359,12 +296,9 @@ static void attempt_finished(struct s3_thread *t, struct s3_attempt *a, CURLcode
 			op_succeed(t, op);
 			return;
 		}
-		f.error = -EIO;
-		f.verdict = S3_RETRY;
-		snprintf(f.message, sizeof(f.message), "the reply is incomplete or malformed (HTTP %d, request id %s)",
-			 a->reply.status, a->reply.request_id[0] ? a->reply.request_id : "none");
+		s3_failure_of_body(a, err, &f);
 	} else {
-		failure_of_reply(a, &f);
+		s3_failure_of_reply(a, &f);
 	}
 	t->client->bytes += a->received;
 	attempt_release(t, a);
@@ -386,26 +320,47 @@ static void thread_reap(struct s3_thread *t)
 	}
 }
 
-static void thread_pull(struct s3_thread *t)
+/* Starts the next tries that are due; where the limit does not allow one now, it is looked at again soon. */
+static void thread_resume(struct s3_thread *t, uint64_t now)
 {
-	uint64_t now = clock_mono_ns();
-	struct s3_op *op;
-
 	list_for_each_safe(n, tmp, &t->waiting) {
-		op = list_entry(n, struct s3_op, link);
-		if (now >= op->not_before_ns) {
+		struct s3_op *op = list_entry(n, struct s3_op, link);
+
+		if (now < op->not_before_ns)
+			continue;
+		if (now >= op->deadline_ns) {
+			list_del(n);
+			op_finish(t, op, -ETIMEDOUT, "no connection was free in time");
+		} else if (s3_client_resume(t->client, t, op)) {
 			list_del(n);
 			op_start(t, op);
+		} else {
+			op->not_before_ns = now + s3_backoff_ns(0, BACKOFF_BASE_NS, BACKOFF_CAP_NS, thread_random(t));
 		}
 	}
-	while ((op = s3_client_next(t->client)))
+}
+
+static void thread_pull(struct s3_thread *t)
+{
+	unsigned share = atomic_load(&t->share);
+	struct s3_op *op;
+
+	if (t->pool_max != share)
+		curl_multi_setopt(t->multi, CURLMOPT_MAXCONNECTS, (long)share);
+	t->pool_max = share;
+	thread_resume(t, clock_mono_ns());
+	while ((op = s3_client_next(t->client, t)))
 		op_start(t, op);
 }
 
 static bool attempt_stuck(const struct s3_attempt *a, uint64_t now, uint64_t first_byte_limit_ns)
 {
+	/* More patience with each try: a server that is always slower than the first limit is read as well. */
+	unsigned nr_tries = min_of(a->op->nr_tries, 3u);
+
 	if (!a->received)
-		return now > a->start_ns && now - a->start_ns > first_byte_limit_ns;
+		return now > a->start_ns &&
+		       now - a->start_ns > min_of(first_byte_limit_ns << nr_tries, FIRST_BYTE_MAX_NS);
 	return now > a->progress_ns && now - a->progress_ns > STALL_NS;
 }
 
@@ -426,7 +381,7 @@ static bool thread_tick(struct s3_thread *t, uint64_t now)
 	list_for_each_safe(n, tmp, &t->active) {
 		struct s3_attempt *a = list_entry(n, struct s3_attempt, link);
 		struct s3_op *op = a->op;
-		struct failure f = { .error = -EIO, .verdict = S3_RETRY };
+		struct s3_failure f = { .error = -EIO, .verdict = S3_RETRY };
 		bool take;
 
 		if (a->received - a->progress_bytes >= STALL_BYTES) {
@@ -449,7 +404,7 @@ static bool thread_tick(struct s3_thread *t, uint64_t now)
 		if (a->received || a->hedge || op->kind != S3_OP_GET || !op->demand || op->attempt[1] || !hedge_ns)
 			continue;
 		watch = true;
-		if (now - a->start_ns < hedge_ns)
+		if (now - a->start_ns < hedge_ns || !s3_thread_has_room(t))
 			continue;
 		pthread_mutex_lock(&c->lock);
 		take = s3_hedge_take(&c->hedge);
@@ -460,14 +415,15 @@ static bool thread_tick(struct s3_thread *t, uint64_t now)
 	return watch;
 }
 
-static int thread_timeout_ms(struct s3_thread *t, uint64_t now, uint64_t next_tick_ns)
+static int thread_timeout_ms(struct s3_thread *t, uint64_t now)
 {
 	uint64_t until = UINT64_MAX;
 
 	if (t->curl_timer_ns)
 		until = t->curl_timer_ns;
-	if (!list_empty(&t->active))
-		until = min_of(until, next_tick_ns);
+	/* Ticks also end what is in the queue past its deadline. */
+	if (!list_empty(&t->active) || !list_empty(&t->waiting))
+		until = min_of(until, t->next_tick_ns);
 	list_for_each(n, &t->waiting)
 		until = min_of(until, list_entry(n, struct s3_op, link)->not_before_ns);
 	if (until == UINT64_MAX)
@@ -475,13 +431,13 @@ static int thread_timeout_ms(struct s3_thread *t, uint64_t now, uint64_t next_ti
 	return until <= now ? 0 : (int)min_of((until - now) / NSEC_PER_MSEC + 1, (uint64_t)60000);
 }
 
-static void thread_wait(struct s3_thread *t, uint64_t next_tick_ns)
+static void thread_wait(struct s3_thread *t)
 {
 	struct epoll_event ev[NR_EVENTS];
 	uint64_t count;
 	int n, running, timeout;
 
-	timeout = thread_timeout_ms(t, clock_mono_ns(), next_tick_ns);
+	timeout = thread_timeout_ms(t, clock_mono_ns());
 	n = epoll_wait(t->epoll_fd, ev, NR_EVENTS, timeout);
 	for (int i = 0; i < n; i++) {
 		int mask = 0;
@@ -537,23 +493,22 @@ static bool client_stopping(struct s3_client *c)
 void *s3_thread_main(void *arg)
 {
 	struct s3_thread *t = arg;
-	uint64_t next_tick_ns = 0, now;
+	uint64_t now;
 
 	curl_multi_setopt(t->multi, CURLMOPT_SOCKETFUNCTION, on_socket);
 	curl_multi_setopt(t->multi, CURLMOPT_SOCKETDATA, (void *)t);
 	curl_multi_setopt(t->multi, CURLMOPT_TIMERFUNCTION, on_timer);
 	curl_multi_setopt(t->multi, CURLMOPT_TIMERDATA, (void *)t);
-	curl_multi_setopt(t->multi, CURLMOPT_MAXCONNECTS, (long)t->client->cfg.max_connections * 2);
 	while (!client_stopping(t->client)) {
 		atomic_store(&t->asleep, true);
 		thread_pull(t);
-		thread_wait(t, next_tick_ns);
+		thread_wait(t);
 		atomic_store(&t->asleep, false);
 		thread_reap(t);
 		now = clock_mono_ns();
-		if (now >= next_tick_ns) {
+		if (now >= t->next_tick_ns) {
 			s3_client_expire(t->client, now);
-			next_tick_ns = now + (thread_tick(t, now) ? HEDGE_TICK_NS : TICK_NS);
+			t->next_tick_ns = now + (thread_tick(t, now) ? HEDGE_TICK_NS : TICK_NS);
 		}
 	}
 	thread_drain(t);
