@@ -15,6 +15,7 @@ MAKEFLAGS += --no-builtin-rules --no-print-directory
 include tools/make/flags.mk
 include tools/make/build.mk
 include tools/make/tests.mk
+include tools/make/bpf.mk
 include tools/make/check.mk
 include tools/make/install.mk
 

@@ -13,14 +13,15 @@ for set in "$@"; do
 	case $set in
 	build)
 		packages+=(gcc make binutils libc6-dev pkg-config libfuse3-dev liburing-dev libcurl4-openssl-dev)
-		packages+=(libssl-dev libexpat1-dev libjansson-dev)
+		packages+=(libssl-dev libexpat1-dev libjansson-dev clang libbpf-dev)
 		;;
 	demo)
 		packages+=(libevent-dev fuse3 kmod openssl python3 util-linux)
 		;;
 	check)
 		packages+=(libevent-dev libcmocka-dev fuse3 kmod openssl python3 util-linux)
-		packages+=(clang clang-format cppcheck libclang-rt-dev attr)
+		packages+=(clang clang-format cppcheck libclang-rt-dev attr bpftool e2fsprogs)
+		packages+=(python3-venv libsodium23)
 		packages+=(radosgw ceph-mon ceph-osd ceph-common)
 		want_go=yes
 		;;

@@ -4,12 +4,14 @@
 MAIN_SRC := $(wildcard userspace/daemon/main.c)
 LIB_SRC := $(filter-out userspace/daemon/main.c,$(sort $(wildcard userspace/*/*.c)))
 LOAD_SRC := $(sort $(wildcard tools/penstock-load*.c))
+CTL_SRC := $(sort $(wildcard tools/penstockctl*.c))
 
 objs = $(patsubst %.c,$(BUILD)/obj/%.o,$(1))
 
 LIB := $(BUILD)/libpenstock.a
 PROGRAMS := $(if $(MAIN_SRC),$(BUILD)/bin/penstock $(BUILD)/bin/mount.penstock)
 PROGRAMS += $(if $(LOAD_SRC),$(BUILD)/bin/penstock-load)
+PROGRAMS += $(if $(CTL_SRC),$(BUILD)/bin/penstockctl)
 
 .PHONY: all
 all: $(LIB) $(PROGRAMS) ## Build every program into build/bin/
@@ -41,4 +43,8 @@ $(BUILD)/bin/penstock-load: $(call objs,$(LOAD_SRC)) $(LIB)
 	$(call say,LINK,$@)
 	$(link) $(LDLIBS)
 
--include $(patsubst %.o,%.d,$(call objs,$(LIB_SRC) $(MAIN_SRC) $(LOAD_SRC)))
+$(BUILD)/bin/penstockctl: $(call objs,$(CTL_SRC)) $(LIB)
+	$(call say,LINK,$@)
+	$(link) $(LDLIBS)
+
+-include $(patsubst %.o,%.d,$(call objs,$(LIB_SRC) $(MAIN_SRC) $(LOAD_SRC) $(CTL_SRC)))

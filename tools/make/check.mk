@@ -8,7 +8,8 @@ FUZZ_BRIEF_SECONDS := 5
 ASAN := address,undefined
 FUZZ_SAN := fuzzer-no-link,address,undefined
 STEPS := deps all
-SUITES := lint check-unit-plain check-unit-asan check-unit-tsan check-fuzz check-s3d check-mount check-mount-asan
+SUITES := lint check-unit-plain check-unit-asan check-unit-tsan check-fuzz check-s3d check-bpf
+SUITES += check-mount check-mount-asan check-loaders
 
 .PHONY: check lint format deps
 check: ## Install what testing needs, then build, lint and run all tests; the last line is the sum
@@ -82,9 +83,21 @@ soak: ## The long tests: more servers, outages, larger files
 	$(build-fixtures)
 	$(call mount,--soak --json-summary $(COUNTS)/$@.count)
 
+# Real model loaders through mounts, in a Python environment that is built once. LOADERS="--only torch --keep".
+LOADERS ?=
+.PHONY: check-loaders
+check-loaders: fixtures ## Read small models through mounts with the real loaders (LOADERS="--only torch")
+	$(Q)$(if $(GO_BIN),PATH="$(GO_BIN):$$PATH") PENSTOCK_BUILD=$(BUILD) $(PYTHON) tests/loaders/check_loaders.py \
+		--json-summary $(COUNTS)/$@.count $(LOADERS)
+
+# In the running kernel: file systems on loop devices and real mounts, never skipped.
+.PHONY: check-bpf
+check-bpf: fixtures bpf-programs ## Check the eBPF tracer in the running kernel
+	$(Q)PENSTOCK_BUILD=$(BUILD) $(PYTHON) tests/bpf/run.py --json-summary $(COUNTS)/$@.count
+
 # What shows the thing at work. BENCH= hands options to the benchmark: make bench BENCH="--quick".
 BENCH ?=
-.PHONY: demo bench
+.PHONY: demo bench bench-load bench-trace
 demo: ## Install what it needs, build, mount a generated model from a small S3 server and load it
 	$(Q)tools/deps.sh build demo
 	$(build-fixtures)
@@ -93,3 +106,9 @@ bench: ## Measure beside other S3 mounts into build/bench/ (BENCH="--quick" for 
 	$(Q)tools/deps.sh build demo bench
 	$(build-fixtures)
 	$(Q)$(if $(GO_BIN),PATH="$(GO_BIN):$$PATH") $(PYTHON) tests/bench/bench.py $(BENCH)
+bench-load: ## Replay how loaders read models, beside other S3 mounts, into build/bench/ (BENCH="--quick" for a look)
+	$(Q)tools/deps.sh build demo bench
+	$(build-fixtures)
+	$(Q)PENSTOCK_BUILD=$(BUILD) $(PYTHON) tests/bench/load.py $(BENCH)
+bench-trace: fixtures bpf-programs ## Measure what the tracer costs readers of the page cache, into build/bench/
+	$(Q)PENSTOCK_BUILD=$(BUILD) $(PYTHON) tests/bench/trace.py $(BENCH)

@@ -16,7 +16,7 @@ SAN ?=
 BUILD := build$(if $(SAN),/san-$(subst $(comma),-,$(SAN)))
 
 # pkg-config's names; what is missing is reported by tools/make/probe.sh before the first compile.
-LIBS := fuse3 liburing libcurl openssl expat jansson
+LIBS := fuse3 liburing libcurl openssl expat jansson libbpf
 FIXTURE_LIBS := libevent libevent_openssl libevent_pthreads
 pkg = $(shell pkg-config $(1) $(2) 2>/dev/null)
 

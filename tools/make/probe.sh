@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Looks for what the build, the fixtures and the unit tests need; names the missing Debian packages and stops.
-# usage: probe.sh build|fixture|unit...
+# usage: probe.sh build|bpf|fixture|unit...
 set -u
 
 missing=()
@@ -32,6 +32,12 @@ for set in "$@"; do
 		need_lib openssl 3.0 libssl-dev
 		need_lib expat 2.4 libexpat1-dev
 		need_lib jansson 2.13 libjansson-dev
+		need_lib libbpf 1.1 libbpf-dev
+		;;
+	bpf)
+		compiler=${BPF_CLANG:-clang}
+		need_program "${compiler%% *}" clang
+		need_lib libbpf 1.1 libbpf-dev
 		;;
 	fixture)
 		need_lib libevent 2.1.12 libevent-dev

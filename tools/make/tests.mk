@@ -14,6 +14,8 @@ FIXTURES := $(if $(S3D_SRC),$(BUILD)/tests/s3d) $(HELPER_PROGRAMS)
 .PHONY: fixtures unit-programs fuzz-programs probe-fixture probe-unit
 fixtures: all $(FIXTURES) ## Build what the mount tests, the demo and the bench use into build/tests/
 unit-programs: $(UNIT_PROGRAMS) ## Build the unit tests into build/tests/unit/
+# One of them runs it.
+unit-programs: $(if $(CTL_SRC),$(BUILD)/bin/penstockctl)
 fuzz-programs: all $(FUZZ_PROGRAMS)
 
 probe-fixture probe-unit: probe-%:
