@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 
 #include "base/size.h"
-#include "penstock-load.h"
+#include "penstock-load-format.h"
 
 uint64_t content_mix(uint64_t x)
 {
@@ -63,25 +63,31 @@ static const char *base_name(const char *path)
 	return slash ? slash + 1 : path;
 }
 
-/* A safetensors file starts with the length of its header, which is text. */
-static int data_start_get(const char *path, uint64_t size_bytes, uint64_t *ret)
+/* Headers are no contents: what a seed tells is where tensors lie, or all of a file of no known format. */
+static int extents_get(struct check *c, const char *path, uint64_t size_bytes, struct err *e)
 {
 	_cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
-	uint64_t len;
+	struct load_file f = { .path = (char *)path, .size_bytes = size_bytes, .fd = fd };
+	struct tensors tensors;
+	enum load_kind kind;
+	int rc;
 
+	if (format_kind_of(path, &kind))
+		return 0;
 	if (fd < 0)
-		return -errno;
-	if (pread(fd, &len, sizeof(len), 0) != sizeof(len))
-		return -EIO;
-	*ret = min_of(8 + le64toh(len), size_bytes);
+		return err_set(e, -errno, "cannot open %s: %s", path, strerror(errno));
+	if (!format_is_plain(&f, kind)) {
+		rc = format_tensors_read(NULL, &f, &tensors, e);
+		if (rc)
+			return rc;
+		c->data = calloc(tensors.nr + 1, sizeof(*c->data));
+		for (size_t i = 0; i < tensors.nr && c->data; i++)
+			c->data[c->nr_data++] = (struct extent){ tensors.item[i].offset, tensors.item[i].len_bytes };
+		tensors_done(&tensors);
+		if (!c->data)
+			return err_set(e, -ENOMEM, "out of memory");
+	}
 	return 0;
-}
-
-static bool ends_with(const char *s, const char *tail)
-{
-	size_t len = strlen(s), n = strlen(tail);
-
-	return len >= n && !strcmp(s + len - n, tail);
 }
 
 int check_open(struct check *c, const char *spec, const char *path, uint64_t size_bytes, struct err *e)
@@ -91,14 +97,13 @@ int check_open(struct check *c, const char *spec, const char *path, uint64_t siz
 	uint64_t seed;
 	int rc;
 
-	c->source_fd = -1;
+	*c = (struct check){ .source_fd = -1 };
 	if (!spec)
 		return 0;
 	if (!number_parse(spec, 0, UINT64_MAX, &seed)) {
 		c->kind = CHECK_SEED;
 		c->key = content_key(seed, base_name(path));
-		rc = ends_with(path, ".safetensors") ? data_start_get(path, size_bytes, &c->data_start_bytes) : 0;
-		return rc ? err_set(e, rc, "cannot read the header of %s: %s", path, strerror(-rc)) : 0;
+		return extents_get(c, path, size_bytes, e);
 	}
 	rc = snprintf(source, sizeof(source), "%s/%s", spec, base_name(path));
 	if (rc < 0 || (size_t)rc >= sizeof(source))
@@ -119,6 +124,8 @@ void check_close(struct check *c)
 {
 	if (c->kind == CHECK_SOURCE && c->source_fd >= 0)
 		close(c->source_fd);
+	free(c->data);
+	c->data = NULL;
 	c->kind = CHECK_NONE;
 }
 
@@ -138,25 +145,16 @@ static int expected_get(const struct check *c, uint64_t offset, void *buf, size_
 	return 0;
 }
 
-int64_t check_compare(const struct check *c, uint64_t offset, const void *bytes, size_t len, void *scratch,
-		      uint64_t *ret_first, uint64_t *ret_compared)
+/* Compares bytes that are all known; adds to *ret_compared. */
+static int64_t range_compare(const struct check *c, uint64_t offset, const unsigned char *have, size_t len,
+			     unsigned char *want, uint64_t *ret_first, uint64_t *ret_compared)
 {
-	const unsigned char *have = bytes, *want = scratch;
 	int64_t wrong = 0;
-	size_t n, skip;
+	size_t n;
 
-	*ret_compared = 0;
-	if (c->kind == CHECK_NONE)
-		return 0;
-	if (c->kind == CHECK_SEED && offset < c->data_start_bytes) {
-		skip = (size_t)min_of(c->data_start_bytes - offset, len);
-		offset += skip;
-		have += skip;
-		len -= skip;
-	}
 	for (; len; offset += n, have += n, len -= n) {
 		n = min_of(len, LOAD_COPY_BYTES);
-		int rc = expected_get(c, offset, scratch, n);
+		int rc = expected_get(c, offset, want, n);
 
 		if (rc)
 			return rc;
@@ -166,6 +164,47 @@ int64_t check_compare(const struct check *c, uint64_t offset, const void *bytes,
 		for (size_t i = 0; i < n; i++)
 			if (have[i] != want[i] && !wrong++)
 				*ret_first = offset + i;
+	}
+	return wrong;
+}
+
+/* The first extent that ends behind <offset>. */
+static size_t extent_find(const struct check *c, uint64_t offset)
+{
+	size_t low = 0, high = c->nr_data;
+
+	while (low < high) {
+		size_t mid = (low + high) / 2;
+
+		if (c->data[mid].offset + c->data[mid].len_bytes > offset)
+			high = mid;
+		else
+			low = mid + 1;
+	}
+	return low;
+}
+
+int64_t check_compare(const struct check *c, uint64_t offset, const void *bytes, size_t len, void *scratch,
+		      uint64_t *ret_first, uint64_t *ret_compared)
+{
+	int64_t wrong = 0, n;
+
+	*ret_compared = 0;
+	if (c->kind == CHECK_NONE)
+		return 0;
+	if (!c->data)
+		return range_compare(c, offset, bytes, len, scratch, ret_first, ret_compared);
+	for (size_t i = extent_find(c, offset); i < c->nr_data && c->data[i].offset < offset + len; i++) {
+		uint64_t from = max_of(c->data[i].offset, offset), first = 0;
+		uint64_t to = min_of(c->data[i].offset + c->data[i].len_bytes, offset + len);
+
+		n = range_compare(c, from, (const unsigned char *)bytes + (from - offset), (size_t)(to - from), scratch,
+				  &first, ret_compared);
+		if (n < 0)
+			return n;
+		if (n && !wrong)
+			*ret_first = first;
+		wrong += n;
 	}
 	return wrong;
 }

@@ -5,27 +5,18 @@
  */
 #define _GNU_SOURCE
 #include <dirent.h>
-#include <endian.h>
-#include <jansson.h>
 #include <limits.h>
 #include <string.h>
 
-#include "base/clock.h"
-#include "penstock-load.h"
+#include "penstock-load-format.h"
 
-#define HEADER_MAX_BYTES (100ull << 20)
 #define SMALL_MAX_BYTES (256ull << 20)
 #define SHARD_TAIL ".safetensors"
 
-struct tensor {
-	struct load_file *file;
-	uint64_t offset, len_bytes;
-};
-
 /* Lives for one run of one process: children make their own, as each process of a real loader does. */
 struct model {
-	struct load_run run; /* first: a worker's run is its model's */
-	struct tensor *tensors;
+	struct load_run run;    /* first: a worker's run is its model's */
+	struct tensors *shards; /* of each file */
 	size_t nr_tensors;
 };
 
@@ -41,91 +32,12 @@ static bool is_shard(const char *path)
 	return len > tail && !strcmp(path + len - tail, SHARD_TAIL);
 }
 
-/* Reads and compares a range through read(); the caller frees. */
-static int range_read(struct load_worker *w, struct load_file *f, uint64_t offset, size_t len, char **ret)
+static int small_read(struct load_worker *w, struct load_file *f, struct err *e)
 {
-	_cleanup_free_ char *buf = malloc(len + 1);
-	uint64_t started = clock_mono_ns();
-	ssize_t n;
-	int rc = buf ? 0 : -ENOMEM;
+	_cleanup_free_ void *buf = malloc((size_t)f->size_bytes + 1);
+	int rc = buf ? load_bytes(w, f, 0, (size_t)f->size_bytes, buf) : -ENOMEM;
 
-	for (size_t done = 0; done < len && !rc; done += (size_t)n) {
-		n = pread(f->fd, buf + done, len - done, (off_t)(offset + done));
-		if (n <= 0) {
-			rc = n ? -errno : -ENODATA;
-			break;
-		}
-	}
-	load_op_done(w, f, offset, len, started, rc);
-	if (rc)
-		return rc;
-	load_op_compare(w, f, offset, buf, len);
-	buf[len] = '\0';
-	*ret = take_ptr(buf);
-	return 0;
-}
-
-static int tensor_parse(struct model *m, struct load_file *f, uint64_t data_start, json_t *json)
-{
-	json_t *range = json_object_get(json, "data_offsets");
-	json_int_t first = json_integer_value(json_array_get(range, 0));
-	json_int_t last = json_integer_value(json_array_get(range, 1));
-	struct tensor *more;
-
-	if (json_array_size(range) != 2 || first < 0 || last < first || (uint64_t)last > f->size_bytes - data_start)
-		return -EBADMSG;
-	more = reallocarray(m->tensors, m->nr_tensors + 1, sizeof(*more));
-	if (!more)
-		return -ENOMEM;
-	m->tensors = more;
-	m->tensors[m->nr_tensors++] = (struct tensor){ f, data_start + (uint64_t)first, (uint64_t)(last - first) };
-	return 0;
-}
-
-static int tensor_compare(const void *a, const void *b)
-{
-	const struct tensor *x = a, *y = b;
-
-	return x->offset < y->offset ? -1 : x->offset > y->offset;
-}
-
-static int header_read(struct load_worker *w, struct load_file *f, struct err *e)
-{
-	struct model *m = model_of(w->run);
-	_cleanup_free_ char *len_text = NULL, *text = NULL;
-	size_t before = m->nr_tensors;
-	json_t *header, *value;
-	const char *name;
-	uint64_t len;
-	int rc;
-
-	if (f->size_bytes < sizeof(len))
-		return err_set(e, -EBADMSG, "%s is too short for a safetensors file", f->path);
-	rc = range_read(w, f, 0, sizeof(len), &len_text);
-	if (rc)
-		return err_set(e, rc, "cannot read %s: %s", f->path, strerror(-rc));
-	memcpy(&len, len_text, sizeof(len));
-	len = le64toh(len);
-	if (len > HEADER_MAX_BYTES || len > f->size_bytes - sizeof(len))
-		return err_set(e, -EBADMSG, "%s is no safetensors file: its header would have %llu bytes", f->path,
-			       (unsigned long long)len);
-	rc = range_read(w, f, sizeof(len), (size_t)len, &text);
-	if (rc)
-		return err_set(e, rc, "cannot read the header of %s: %s", f->path, strerror(-rc));
-	header = json_loadb(text, (size_t)len, 0, NULL);
-	if (!json_is_object(header))
-		rc = -EBADMSG;
-	json_object_foreach(header, name, value)
-	{
-		if (!rc && strcmp(name, "__metadata__"))
-			rc = tensor_parse(m, f, sizeof(len) + len, value);
-	}
-	json_decref(header);
-	if (rc)
-		return err_set(e, rc, "%s has a broken header: %s", f->path, strerror(-rc));
-	if (m->nr_tensors > before)
-		qsort(m->tensors + before, m->nr_tensors - before, sizeof(*m->tensors), tensor_compare);
-	return 0;
+	return rc ? err_set(e, rc, "cannot read %s: %s", f->path, strerror(-rc)) : 0;
 }
 
 /* Everything before the tensors, by one thread. */
@@ -137,20 +49,17 @@ static int model_prepare(struct load_run *run, struct err *e)
 	int rc = scratch ? 0 : err_set(e, -ENOMEM, "out of memory");
 
 	w->scratch = scratch;
-	m->nr_tensors = 0;
 	for (size_t i = 0; i < run->nr_files && !rc; i++) {
 		struct load_file *f = &run->files[i];
-		_cleanup_free_ char *text = NULL;
 
-		if (is_shard(f->path)) {
-			rc = header_read(w, f, e);
-			if (!rc)
-				rc = load_file_map(f, run->opt, 0, e);
-		} else {
-			rc = range_read(w, f, 0, (size_t)f->size_bytes, &text);
-			if (rc)
-				err_set(e, rc, "cannot read %s: %s", f->path, strerror(-rc));
+		if (!is_shard(f->path)) {
+			rc = small_read(w, f, e);
+			continue;
 		}
+		rc = format_tensors_read(w, f, &m->shards[i], e);
+		m->nr_tensors += m->shards[i].nr;
+		if (!rc)
+			rc = load_file_map(f, run->opt, 0, e);
 	}
 	w->scratch = NULL;
 	return rc;
@@ -159,22 +68,22 @@ static int model_prepare(struct load_run *run, struct err *e)
 static void body_tensors(struct load_worker *w)
 {
 	struct model *m = model_of(w->run);
-	uint64_t unit;
+	uint64_t unit, first = 0; /* first: of the file's tensors */
+	size_t n, i = 0;
 
 	while ((unit = load_unit_next(w)) < m->nr_tensors) {
-		const struct tensor *t = &m->tensors[unit];
-		uint64_t started;
-		size_t n;
-		int rc;
+		const struct tensor *t;
+		struct load_file *f;
 
+		for (; unit - first >= m->shards[i].nr; i++)
+			first += m->shards[i].nr;
+		t = &m->shards[i].item[unit - first];
+		f = &w->run->files[i];
 		for (uint64_t done = 0; done < t->len_bytes; done += n) {
 			n = (size_t)min_of(t->len_bytes - done, LOAD_COPY_BYTES);
-			started = clock_mono_ns();
-			rc = load_copy(w->buf, t->file->map + t->offset + done, n);
-			load_op_done(w, t->file, t->offset + done, n, started, rc);
-			if (!rc)
-				load_op_compare(w, t->file, t->offset + done, w->buf, n);
+			load_bytes(w, f, t->offset + done, n, w->buf);
 		}
+		load_tensor_done(w);
 	}
 }
 
@@ -226,11 +135,17 @@ int load_model(const char *dir, const struct load_options *opt, struct load_resu
 	};
 	int rc = files_open(&m.run, dir, e);
 
+	m.shards = calloc(m.run.nr_files + 1, sizeof(*m.shards));
+	if (!rc && !m.shards)
+		rc = err_set(e, -ENOMEM, "out of memory");
 	if (!rc)
 		rc = load_run_execute(&m.run, ret, e);
-	for (size_t i = 0; i < m.run.nr_files; i++)
+	for (size_t i = 0; i < m.run.nr_files; i++) {
 		load_file_close(&m.run.files[i]);
+		if (m.shards)
+			tensors_done(&m.shards[i]);
+	}
 	free(m.run.files);
-	free(m.tensors);
+	free(m.shards);
 	return rc;
 }

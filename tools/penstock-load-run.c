@@ -52,7 +52,7 @@ static size_t touched_words(const struct load_file *f)
 	return (size_t)((f->size_bytes / page_bytes() + 64) / 64);
 }
 
-static int file_reopen(struct load_file *f, const struct load_options *opt, struct err *e)
+int load_file_reopen(struct load_file *f, const struct load_options *opt, struct err *e)
 {
 	int flags = O_RDONLY | O_CLOEXEC;
 
@@ -76,28 +76,31 @@ static int file_reopen(struct load_file *f, const struct load_options *opt, stru
 	return 0;
 }
 
-int load_file_open(struct load_file *f, const char *path, const struct load_options *opt, struct err *e)
+int load_file_stat(struct load_file *f, const char *path, struct err *e)
 {
 	struct stat st;
-	int rc;
 
 	f->fd = -1;
 	f->check.source_fd = -1;
 	f->path = strdup(path);
 	if (!f->path)
 		return err_set(e, -ENOMEM, "out of memory");
-	rc = file_reopen(f, opt, e);
-	if (rc)
-		return rc;
-	if (fstat(f->fd, &st))
+	if (stat(path, &st))
 		return err_set(e, -errno, "cannot stat %s: %s", path, strerror(errno));
 	if (!S_ISREG(st.st_mode))
 		return err_set(e, -EINVAL, "%s is not a file; name files, or use \"model\" for a directory", path);
 	f->size_bytes = (uint64_t)st.st_size;
 	f->touched = shared_alloc(touched_words(f) * sizeof(*f->touched));
-	if (!f->touched)
-		return err_set(e, -ENOMEM, "out of memory");
-	return check_open(&f->check, opt->verify, path, f->size_bytes, e);
+	return f->touched ? 0 : err_set(e, -ENOMEM, "out of memory");
+}
+
+int load_file_open(struct load_file *f, const char *path, const struct load_options *opt, struct err *e)
+{
+	int rc = load_file_stat(f, path, e);
+
+	if (!rc)
+		rc = load_file_reopen(f, opt, e);
+	return rc ? rc : check_open(&f->check, opt->verify, path, f->size_bytes, e);
 }
 
 void load_file_close(struct load_file *f)
@@ -196,10 +199,11 @@ static void add(uint64_t *counter, uint64_t n)
 	__atomic_fetch_add(counter, n, __ATOMIC_RELAXED);
 }
 
-static void touch(struct load_file *f, uint64_t offset, size_t len)
+void load_op_touch(struct load_worker *w, struct load_file *f, uint64_t offset, size_t len)
 {
 	uint64_t page = page_bytes(), last = min_of(offset + len, f->size_bytes);
 
+	add(&w->bytes, len);
 	for (uint64_t i = offset / page; i * page < last; i++)
 		__atomic_fetch_or(&f->touched[i / 64], 1ull << (i % 64), __ATOMIC_RELAXED);
 }
@@ -238,8 +242,36 @@ void load_op_done(struct load_worker *w, struct load_file *f, uint64_t offset, s
 		failure(w, f, offset, strerror(-error));
 		return;
 	}
-	add(&w->bytes, len);
-	touch(f, offset, len);
+	load_op_touch(w, f, offset, len);
+}
+
+void load_tensor_done(struct load_worker *w)
+{
+	if (!w->first_tensor_ns)
+		w->first_tensor_ns = clock_mono_ns() - w->run->started_ns;
+}
+
+int load_bytes(struct load_worker *w, struct load_file *f, uint64_t offset, size_t len, void *buf)
+{
+	uint64_t started = clock_mono_ns();
+	int rc = 0;
+	ssize_t n;
+
+	if (f->map)
+		rc = load_copy(buf, f->map + offset, len);
+	for (size_t done = 0; !f->map && done < len && !rc; done += (size_t)n) {
+		n = pread(f->fd, (char *)buf + done, len - done, (off_t)(offset + done));
+		if (n <= 0) {
+			rc = n ? -errno : -ENODATA;
+			break;
+		}
+	}
+	if (!w)
+		return rc;
+	load_op_done(w, f, offset, len, started, rc);
+	if (!rc)
+		load_op_compare(w, f, offset, buf, len);
+	return rc;
 }
 
 uint64_t load_unit_next(struct load_worker *w)
@@ -247,9 +279,11 @@ uint64_t load_unit_next(struct load_worker *w)
 	return __atomic_fetch_add(&w->run->next_unit[w->run->process], 1, __ATOMIC_RELAXED);
 }
 
-bool load_time_is_up(const struct load_worker *w)
+bool load_time_is_up(struct load_worker *w)
 {
-	return w->run->deadline_ns && clock_mono_ns() >= w->run->deadline_ns;
+	if (w->run->deadline_ns && clock_mono_ns() >= w->run->deadline_ns)
+		w->cut = true;
+	return w->cut;
 }
 
 /* --- progress --- */
@@ -354,8 +388,8 @@ static void child_run(struct load_run *run)
 	struct err e = {};
 	int rc = 0;
 
-	for (size_t i = 0; i < run->nr_files && !rc && !run->opt->share_fd; i++)
-		rc = file_reopen(&run->files[i], run->opt, &e);
+	for (size_t i = 0; i < run->nr_files && !rc && !run->opt->share_fd && !run->opens_late; i++)
+		rc = load_file_reopen(&run->files[i], run->opt, &e);
 	if (!rc)
 		rc = process_run(run, &e);
 	if (rc) {
@@ -417,7 +451,7 @@ static double percentile_us(const uint64_t *hist, uint64_t ops, double part)
 
 static void result_add_up(const struct load_run *run, struct load_result *ret)
 {
-	uint64_t hist[HIST_BUCKETS] = {};
+	uint64_t hist[HIST_BUCKETS] = {}, first_ns = UINT64_MAX;
 
 	for (unsigned i = 0; i < run->nr_workers; i++) {
 		const struct load_worker *w = &run->workers[i];
@@ -427,11 +461,15 @@ static void result_add_up(const struct load_run *run, struct load_result *ret)
 		ret->errors += w->errors;
 		ret->wrong_bytes += w->wrong_bytes;
 		ret->verified_bytes += w->verified_bytes;
+		ret->cut |= w->cut;
+		if (w->first_tensor_ns)
+			first_ns = min_of(first_ns, w->first_tensor_ns);
 		for (unsigned b = 0; b < HIST_BUCKETS; b++)
 			hist[b] += w->hist[b];
 		if (!ret->first_error[0])
 			memcpy(ret->first_error, w->first_error, sizeof(ret->first_error));
 	}
+	ret->first_tensor_s = first_ns == UINT64_MAX ? 0 : (double)first_ns / 1e9;
 	ret->p50_us = percentile_us(hist, ret->ops, 0.50);
 	ret->p99_us = percentile_us(hist, ret->ops, 0.99);
 	ret->max_us = percentile_us(hist, ret->ops, 1.00);
@@ -453,7 +491,6 @@ int load_run_execute(struct load_run *run, struct load_result *ret, struct err *
 	struct progress progress = { .run = run };
 	struct rusage before, after;
 	size_t workers_bytes, units_bytes = opt->processes * sizeof(*run->next_unit);
-	uint64_t started_ns;
 	int rc = 0;
 
 	run->nr_workers = opt->jobs * opt->processes;
@@ -470,8 +507,9 @@ int load_run_execute(struct load_run *run, struct load_result *ret, struct err *
 	}
 	sigaction(SIGBUS, &bus, NULL);
 	getrusage(RUSAGE_SELF, &before);
-	started_ns = clock_mono_ns();
-	run->deadline_ns = opt->limit_ns ? started_ns + opt->limit_ns : 0;
+	if (!run->started_ns)
+		run->started_ns = clock_mono_ns();
+	run->deadline_ns = opt->limit_ns ? run->started_ns + opt->limit_ns : 0;
 	if (opt->processes > 1) {
 		rc = processes_run(run, &progress, ret, e);
 	} else {
@@ -480,7 +518,7 @@ int load_run_execute(struct load_run *run, struct load_result *ret, struct err *
 		getrusage(RUSAGE_SELF, &after);
 		usage_add(ret, &after, &before);
 	}
-	ret->seconds = (double)(clock_mono_ns() - started_ns) / 1e9;
+	ret->seconds = (double)(clock_mono_ns() - run->started_ns) / 1e9;
 	progress_stop(&progress);
 	result_add_up(run, ret);
 out:

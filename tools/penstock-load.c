@@ -12,16 +12,25 @@
 #include "penstock-load.h"
 
 static const char usage[] =
-	"usage: penstock-load generate DIR --size SIZE [--shards N] [--seed N]   a sharded safetensors model\n"
-	"       penstock-load generate FILE --plain --size SIZE [--seed N]       one file of pseudo-random bytes\n"
-	"       penstock-load read FILE... --pattern P [options]                 read files in a loader's way\n"
-	"       penstock-load model DIR [options]                                load a safetensors model\n"
+	"usage: penstock-load generate DIR --size SIZE [options]       a sharded model\n"
+	"       penstock-load generate FILE --plain --size SIZE        one file of pseudo-random bytes\n"
+	"       penstock-load read FILE... --pattern P [options]       read files in a loader's way\n"
+	"       penstock-load model DIR [options]                      load a safetensors model\n"
+	"       penstock-load replay PATTERN DIR [options]             load a model as real loaders do\n"
 	"\n"
-	"patterns: seq, pread (shuffled), mmap, mmap-shuffled, random4k, random4k-direct, streams (interleaved on one\n"
-	"descriptor), head (the first 64 KiB), populate, sendfile, io_uring-direct (512-byte offsets), backward\n"
+	"generate\n"
+	"  --size SIZE        bytes of all tensors together\n"
+	"  --kind K           safetensors, gguf or torch (safetensors)\n"
+	"  --shards N         files (1)\n"
+	"  --mixed            F8, BF16 and F32 instead of BF16 with F32 norms\n"
+	"  --experts N        so many tensors are experts' matrices, most of the bytes\n"
+	"  --seed N           what the contents are made from (1)\n"
 	"\n"
-	"  --jobs N           threads (1; model: 4)\n"
-	"  --processes N      processes that all do the whole work (1)\n"
+	"patterns of read: seq, pread (shuffled), mmap, mmap-shuffled, random4k, random4k-direct, populate, sendfile,\n"
+	"backward, streams (interleaved on one descriptor), head (first 64 KiB), io_uring-direct (512-byte offsets)\n"
+	"\n"
+	"  --jobs N           threads (1; model: 4; replay: the pattern's own)\n"
+	"  --processes N      processes that all do the whole work (1; replay: the pattern's own ranks)\n"
 	"  --share-fd         processes share descriptors instead of opening their own\n"
 	"  --piece SIZE       bytes of one operation; --block is the same\n"
 	"  --streams N        interleaved streams (4)\n"
@@ -36,6 +45,10 @@ static const char usage[] =
 	"  --seed N           of generate and of shuffling (1)\n"
 	"  --progress         a bar, if standard error is a terminal\n"
 	"  --json             the result as JSON\n"
+	"\n"
+	"patterns of replay:\n";
+
+static const char usage_end[] =
 	"\n"
 	"Exit status: 0 all read and right; 1 a read failed or a byte was wrong; 2 wrong use.\n";
 
@@ -61,6 +74,9 @@ enum {
 	OPT_SIZE,
 	OPT_SHARDS,
 	OPT_PLAIN,
+	OPT_KIND,
+	OPT_MIXED,
+	OPT_EXPERTS,
 	OPT_HELP,
 	OPT_VERSION
 };
@@ -87,6 +103,9 @@ static const struct option long_options[] = {
 	{ "size", required_argument, NULL, OPT_SIZE },
 	{ "shards", required_argument, NULL, OPT_SHARDS },
 	{ "plain", no_argument, NULL, OPT_PLAIN },
+	{ "kind", required_argument, NULL, OPT_KIND },
+	{ "mixed", no_argument, NULL, OPT_MIXED },
+	{ "experts", required_argument, NULL, OPT_EXPERTS },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ "version", no_argument, NULL, OPT_VERSION },
 	{},
@@ -126,6 +145,19 @@ static int advice_parse(const char *text, enum load_advice *ret)
 	return -EINVAL;
 }
 
+static int kind_parse(const char *text, enum load_kind *ret)
+{
+	static const char *const names[] = { "safetensors", "gguf", "torch" };
+
+	for (size_t i = 0; i < array_len(names); i++) {
+		if (!strcmp(text, names[i])) {
+			*ret = (enum load_kind)i;
+			return 0;
+		}
+	}
+	return -EINVAL;
+}
+
 static int piece_parse(const char *text, uint64_t *ret)
 {
 	int rc = size_parse(text, ret);
@@ -142,6 +174,7 @@ static int flag_apply(struct load_options *o, int opt)
 		   : opt == OPT_PROGRESS      ? &o->progress
 		   : opt == OPT_JSON          ? &o->json
 		   : opt == OPT_PLAIN         ? &o->plain
+		   : opt == OPT_MIXED         ? &o->mixed
 					      : NULL;
 
 	if (!flag)
@@ -167,6 +200,10 @@ static int option_apply(struct load_options *o, int opt)
 		return unsigned_parse(optarg, LOAD_DEPTH_MAX, &o->depth);
 	case OPT_SHARDS:
 		return unsigned_parse(optarg, 99999, &o->shards);
+	case OPT_EXPERTS:
+		return unsigned_parse(optarg, 1u << 20, &o->experts);
+	case OPT_KIND:
+		return kind_parse(optarg, &o->kind);
 	case OPT_PIECE:
 		return piece_parse(optarg, &o->piece_bytes);
 	case OPT_COUNT:
@@ -192,6 +229,8 @@ static int options_parse(int argc, char **argv, struct load_options *o, struct e
 	while ((opt = getopt_long(argc, argv, "", long_options, &index)) != -1) {
 		if (opt == OPT_HELP) {
 			fputs(usage, stdout);
+			load_replay_list(stdout);
+			fputs(usage_end, stdout);
 			exit(0);
 		}
 		if (opt == OPT_VERSION) {
@@ -205,6 +244,18 @@ static int options_parse(int argc, char **argv, struct load_options *o, struct e
 			return err_set(e, rc, "--%s: \"%s\" is not accepted; see penstock-load --help",
 				       long_options[index].name, optarg);
 	}
+	return 0;
+}
+
+/* A replay brings its own. */
+static int workers_default(const char *verb, struct load_options *o, struct err *e)
+{
+	if (!strcmp(verb, "replay"))
+		return 0;
+	if (!o->jobs)
+		o->jobs = strcmp(verb, "model") ? 1 : 4;
+	if (!o->processes)
+		o->processes = 1;
 	if (o->jobs * o->processes > LOAD_WORKERS_MAX)
 		return err_set(e, -ERANGE, "at most %d workers in all", LOAD_WORKERS_MAX);
 	return 0;
@@ -221,6 +272,9 @@ static void result_print_json(const struct load_result *r, const char *what)
 			      "wrong_bytes", (json_int_t)r->wrong_bytes, "errors", (json_int_t)r->errors, "first_error",
 			      r->first_error);
 
+	if (r->first_tensor_s > 0)
+		json_object_set_new(j, "first_tensor_s", json_real(r->first_tensor_s));
+	json_object_set_new(j, "cut", json_boolean(r->cut));
 	json_dumpf(j, stdout, JSON_REAL_PRECISION(9));
 	putchar('\n');
 	json_decref(j);
@@ -234,6 +288,8 @@ static void result_print_text(const struct load_result *r, const char *what)
 	       (double)r->ops / r->seconds, r->p50_us, r->p99_us, r->max_us);
 	printf("  reader: %.2f CPU-s, %" PRIu64 " major faults, %" PRIu64 " bytes wanted\n", r->cpu_s, r->major_faults,
 	       r->wanted_bytes);
+	if (r->first_tensor_s > 0)
+		printf("  the first tensor after %.3f s%s\n", r->first_tensor_s, r->cut ? "; cut short" : "");
 	if (r->verified_bytes || r->wrong_bytes)
 		printf("  %" PRIu64 " bytes compared and right, %" PRIu64 " WRONG\n", r->verified_bytes,
 		       r->wrong_bytes);
@@ -266,6 +322,12 @@ static int verb_run(const char *verb, int argc, char **argv, struct load_options
 		rc = load_read(argv, (size_t)argc, o, &result, e);
 		return rc ? rc : result_report(&result, o, load_pattern_name(o->pattern));
 	}
+	if (!strcmp(verb, "replay")) {
+		if (argc != 2)
+			return err_set(e, -EINVAL, "replay needs a pattern and a directory; see penstock-load --help");
+		rc = load_replay(argv[0], argv[1], o, &result, e);
+		return rc ? rc : result_report(&result, o, argv[0]);
+	}
 	if (strcmp(verb, "model"))
 		return err_set(e, -EINVAL, "unknown verb \"%s\"; see penstock-load --help", verb);
 	rc = load_model(argv[0], o, &result, e);
@@ -274,19 +336,19 @@ static int verb_run(const char *verb, int argc, char **argv, struct load_options
 
 int main(int argc, char **argv)
 {
-	struct load_options o = { .processes = 1, .streams = 4, .depth = 64, .shards = 1, .seed = 1 };
-	const char *verb;
+	struct load_options o = { .streams = 4, .depth = 64, .shards = 1, .seed = 1 };
+	const char *verb = NULL;
 	struct err e = {};
 	int rc = options_parse(argc, argv, &o, &e);
 
 	if (!rc && optind == argc)
-		rc = err_set(&e, -EINVAL, "generate, read or model? see penstock-load --help");
+		rc = err_set(&e, -EINVAL, "generate, read, model or replay? see penstock-load --help");
 	if (!rc) {
 		verb = argv[optind++];
-		if (!o.jobs)
-			o.jobs = strcmp(verb, "model") ? 1 : 4;
-		rc = verb_run(verb, argc - optind, argv + optind, &o, &e);
+		rc = workers_default(verb, &o, &e);
 	}
+	if (!rc)
+		rc = verb_run(verb, argc - optind, argv + optind, &o, &e);
 	if (rc < 0)
 		fprintf(stderr, "penstock-load: %s\n", e.msg);
 	return rc < 0 ? rc == -EINVAL || rc == -ERANGE ? 2 : 1 : rc;

@@ -34,6 +34,8 @@ enum load_pattern {
 	PATTERN_COUNT,
 };
 
+enum load_kind { KIND_SAFETENSORS, KIND_GGUF, KIND_TORCH };
+
 enum load_advice { ADVICE_NONE, ADVICE_SEQUENTIAL, ADVICE_RANDOM, ADVICE_WILLNEED };
 
 struct load_options {
@@ -46,7 +48,10 @@ struct load_options {
 	uint64_t limit_ns;  /* 0 = none */
 	const char *verify; /* seed or directory; NULL = none */
 	uint64_t seed, size_bytes;
-	unsigned shards;
+	/* of generate */
+	enum load_kind kind;
+	bool mixed; /* dtypes */
+	unsigned shards, experts;
 };
 
 /* --- contents: a fast pseudo-random function of (seed, file name, offset) --- */
@@ -55,11 +60,17 @@ uint64_t content_mix(uint64_t x);
 uint64_t content_key(uint64_t seed, const char *file_name);
 void content_fill(uint64_t key, uint64_t offset, void *buf, size_t len);
 
-/* What a file must hold: a source file, or a seed's contents (behind the safetensors header, which no seed tells). */
+struct extent {
+	uint64_t offset, len_bytes;
+};
+
+/* What a file must hold: a source file, or a seed's contents where its tensors are, since no seed tells a header. */
 struct check {
 	enum { CHECK_NONE, CHECK_SEED, CHECK_SOURCE } kind;
 	int source_fd;
-	uint64_t key, data_start_bytes;
+	uint64_t key;
+	struct extent *data; /* rising; NULL = the whole file */
+	size_t nr_data;
 };
 
 int check_open(struct check *c, const char *spec, const char *path, uint64_t size_bytes, struct err *e);
@@ -89,6 +100,8 @@ struct load_worker {
 	struct load_run *run;
 	unsigned index; /* within its process */
 	uint64_t ops, bytes, errors, wrong_bytes, verified_bytes;
+	uint64_t first_tensor_ns; /* since the start; 0 = none yet */
+	bool cut;                 /* the time was up */
 	uint64_t hist[HIST_BUCKETS];
 	char first_error[256];
 	/* private to the worker */
@@ -101,7 +114,9 @@ struct load_run {
 	size_t nr_files;
 	uint64_t buf_bytes;   /* of each worker */
 	uint64_t total_bytes; /* for the progress bar; 0 = unknown */
+	uint64_t started_ns;  /* 0 = with load_run_execute() */
 	uint64_t deadline_ns; /* 0 = none */
+	bool opens_late;      /* processes open the files themselves */
 	uint64_t *next_unit;  /* one counter for each process, shared memory */
 	struct load_worker *workers;
 	unsigned nr_workers, process; /* process: this process' number */
@@ -112,10 +127,15 @@ struct load_run {
 
 struct load_result {
 	uint64_t ops, bytes, errors, wrong_bytes, verified_bytes, wanted_bytes, major_faults;
-	double seconds, cpu_s, p50_us, p99_us, max_us;
+	double seconds, first_tensor_s, cpu_s, p50_us, p99_us, max_us; /* first_tensor_s 0: not known */
+	bool cut;
 	char first_error[256];
 };
 
+/* Path, size and the pages' bits alone. */
+int load_file_stat(struct load_file *f, const char *path, struct err *e);
+/* Opens, or opens afresh. */
+int load_file_reopen(struct load_file *f, const struct load_options *opt, struct err *e);
 int load_file_open(struct load_file *f, const char *path, const struct load_options *opt, struct err *e);
 void load_file_close(struct load_file *f);
 int load_file_map(struct load_file *f, const struct load_options *opt, int extra_flags, struct err *e);
@@ -123,11 +143,17 @@ int load_file_map(struct load_file *f, const struct load_options *opt, int extra
 /* Forks, starts threads, shows progress, adds up. An error here is the tool's own; those of reads are counted. */
 int load_run_execute(struct load_run *run, struct load_result *ret, struct err *e);
 uint64_t load_unit_next(struct load_worker *w);
-bool load_time_is_up(const struct load_worker *w);
+bool load_time_is_up(struct load_worker *w);
 
 /* One operation is over: counts it and compares what was read. <error> is 0 or -errno. */
 void load_op_done(struct load_worker *w, struct load_file *f, uint64_t offset, size_t len, uint64_t started_ns,
 		  int error);
+/* What a part of an operation read. */
+void load_op_touch(struct load_worker *w, struct load_file *f, uint64_t offset, size_t len);
+/* The first call of each worker is what "first tensor" is about. */
+void load_tensor_done(struct load_worker *w);
+/* A range by the mapping, if there is one, or by pread(); one operation of <w>, unless it is NULL. 0 or -errno. */
+int load_bytes(struct load_worker *w, struct load_file *f, uint64_t offset, size_t len, void *buf);
 void load_op_compare(struct load_worker *w, struct load_file *f, uint64_t offset, const void *bytes, size_t len);
 /* Copies from a mapping, pages in rising order; a failed read gives -EIO instead of SIGBUS. */
 int load_copy(void *dst, const void *src, size_t len);
@@ -140,6 +166,11 @@ double hist_value_ns(unsigned bucket);
 
 int load_generate(const char *dir, const struct load_options *opt, struct err *e);
 int load_read(char **paths, size_t nr_paths, const struct load_options *opt, struct load_result *ret, struct err *e);
+/* Replays the pattern of that name, "P1" to "P14", on a checkpoint. */
+int load_replay(const char *name, const char *dir, const struct load_options *opt, struct load_result *ret,
+		struct err *e);
+/* The patterns' names and what they do, a line each. */
+void load_replay_list(FILE *out);
 int load_model(const char *dir, const struct load_options *opt, struct load_result *ret, struct err *e);
 const char *load_pattern_name(enum load_pattern p);
 
