@@ -181,6 +181,27 @@ class Mount(FuseProcess):
         self.run_directory = self.path('run')
         os.mkdir(self.run_directory)
 
+    def tree(self, *names):
+        """A file of the tuning tree."""
+        return os.path.join(self.run_directory, 'volumes', self.volume_id, *names)
+
+    def get(self, name):
+        with open(self.tree(name)) as f:
+            return f.read().rstrip('\n')
+
+    def set(self, name, value):
+        with open(self.tree(name), 'wb', buffering=0) as f:
+            f.write(value if isinstance(value, bytes) else f'{value}\n'.encode())
+
+    def clean(self):
+        super().clean() if not os.path.ismount(self.tree()) else self._clean_tree()
+
+    def _clean_tree(self):
+        if self.process:
+            proc.stop(self.process, timeout=2)
+        subprocess.run(['umount', '-l', self.tree()], stderr=subprocess.DEVNULL)
+        super().clean()
+
     def command(self):
         argv = [self.binary, 'mount', f's3://{self.bucket}/{self.prefix}'.rstrip('/'), self.directory,
                 '--endpoint-url', self.server.endpoint, '--region', self.server.region]

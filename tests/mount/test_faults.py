@@ -2,6 +2,9 @@
 """A server that misbehaves: no wrong byte ever, every read ends in time, and afterwards all is as before."""
 import errno
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -237,3 +240,36 @@ def test_listing_under_faults(t):
             check(set(have) == want, f'{fault}: {len(set(have) ^ want)} names wrong or missing without an error')
             whole += 1
         check(whole or fault == 'list_repeat', f'{fault}: no listing of 5 came through')
+
+
+READER = '''
+import os, signal, sys
+signal.signal(signal.SIGUSR1, lambda *args: None)
+fd = os.open(sys.argv[2], os.O_RDONLY) if sys.argv[1] == 'read' else -1
+print('ready', flush=True)
+sys.stdin.readline()
+os.stat(sys.argv[2]) if fd < 0 else os.pread(fd, 4096, int(sys.argv[3]) << 20)
+print('done', flush=True)
+'''
+
+
+@options(san=True)
+def test_waiting_processes_can_be_killed(t):
+    """In an outage: a fatal signal ends the process at once, any other leaves it waiting for its answer."""
+    server = filled_server(t)
+    m = mounted(t, server, read_deadline='60s')
+    for verb, name in (('lookup', 'chunk+1'), ('read', 'middle')):
+        for number, ends in ((signal.SIGKILL, True), (signal.SIGTERM, True), (signal.SIGUSR1, False)):
+            reader = subprocess.Popen([sys.executable, '-c', READER, verb, m.file(name), str(number * 3)], stdin=subprocess.PIPE,
+                                      stdout=subprocess.PIPE, text=True)
+            equal(reader.stdout.readline(), 'ready\n', 'the reader')
+            server.set_faults([rule('no_reply', {}, 1.0)])
+            print(file=reader.stdin, flush=True)
+            time.sleep(1)
+            reader.send_signal(number)
+            time.sleep(1)
+            equal(reader.poll(), -number if ends else None, f'{verb}: status 1 s after {number.name}')
+            server.set_faults([])
+            equal(reader.stdout.read(), '' if ends else 'done\n', f'{verb}: output after {number.name}')
+            reader.wait()
+    t.load(m.file('chunk+1'))

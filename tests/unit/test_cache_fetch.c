@@ -409,6 +409,71 @@ static void a_prefetch_looks_for_room_at_so_many_chunks_and_no_more(void **state
 	cache_end(o);
 }
 
+static void a_cancelled_read_ends_at_once_and_disturbs_nobody(void **state)
+{
+	struct tread t, other, waiting;
+	struct cache_object *o;
+
+	cache_make(64);
+	o = object("k", 1 * MIB);
+	start(&t, o, 0, 4 * BLOCK, PAYLOAD);
+	deliver(0, BLOCK + 1000);
+	start(&other, o, BLOCK, BLOCK, PAYLOAD);
+	cache_read_cancel(c, &t.r, -EINTR);
+	cache_read_cancel(c, &t.r, -EIO);
+	end_failed(&t, -EINTR); /* frees the payload: a sanitizer sees a late write */
+	complete_all();
+	/* Too late: it has its bytes. */
+	cache_read_cancel(c, &other.r, -EINTR);
+	end_ok(&other);
+	cache_end(o);
+
+	cache_make(16);
+	o = object("k", 4 * MIB);
+	start(&t, o, 0, 16 * BLOCK, PLAIN);
+	start(&waiting, o, 16 * BLOCK, BLOCK, PLAIN);
+	cache_read_cancel(c, &waiting.r, -EINTR);
+	end_failed(&waiting, -EINTR);
+	complete_all();
+	end_ok(&t);
+	check_idle(0);
+	cache_end(o);
+}
+
+static void the_budget_may_be_changed_while_it_is_used(void **state)
+{
+	struct cache_config cfg = {
+		.budget_bytes = 128 * BLOCK,
+		.max_bytes = 256 * BLOCK,
+		.read_deadline_ns = 60 * NSEC_PER_SEC,
+		.source = { .submit = src_submit, .promote = src_promote },
+	};
+	struct cache_object *o;
+	struct tread t;
+
+	memset(&src, 0, sizeof(src));
+	c = cache_new(&cfg);
+	o = object("k", 64 * MIB);
+	assert_int_equal(stats().budget_bytes, 128 * BLOCK);
+	assert_int_equal(cache_budget_set(c, 257 * BLOCK), -EINVAL);
+	assert_int_equal(cache_budget_set(c, 63 * BLOCK), -EINVAL);
+	assert_int_equal(cache_prefetch(c, o, 0, 256 * BLOCK, false), 128 * BLOCK);
+	assert_int_equal(cache_budget_set(c, 256 * BLOCK), 0);
+	assert_int_equal(cache_prefetch(c, o, 128 * BLOCK, 256 * BLOCK, false), 128 * BLOCK);
+	complete_all();
+	check_idle(256);
+	/* What a reader holds stays. */
+	start(&t, o, 0, BLOCK, KEEP);
+	assert_int_equal(cache_budget_set(c, 64 * BLOCK), 0);
+	end_ok(&t);
+	check_idle(64);
+	assert_int_equal(stats().budget_bytes, 64 * BLOCK);
+	assert_int_equal(cache_prefetch(c, o, 256 * BLOCK, BLOCK, false), 0);
+	read_whole(o, 256 * BLOCK, 64 * BLOCK, KEEP);
+	check_idle(64);
+	cache_end(o);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -430,6 +495,8 @@ int main(void)
 		cmocka_unit_test(a_cancelled_prefetch_gives_its_memory_back),
 		cmocka_unit_test(a_starved_read_has_a_deadline_too),
 		cmocka_unit_test(reads_expire_in_order_of_their_deadlines),
+		cmocka_unit_test(a_cancelled_read_ends_at_once_and_disturbs_nobody),
+		cmocka_unit_test(the_budget_may_be_changed_while_it_is_used),
 		cmocka_unit_test(a_prefetch_looks_for_room_at_so_many_chunks_and_no_more),
 	};
 

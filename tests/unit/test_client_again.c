@@ -334,9 +334,11 @@ static void more_threads_than_connections_are_of_no_use(void **state)
 
 /* --- hedges --- */
 
+static unsigned slow_turn = 1; /* of requests: those with odd numbers, or even ones */
+
 static bool answer_hedges_alone(struct request *q)
 {
-	if (q->first == 7 || (q->first == 8 && q->nr % 2))
+	if (q->first == 7 || (q->first == 8 && q->nr % 2 == slow_turn))
 		gate_wait(1);
 	return answer_right(q);
 }
@@ -379,6 +381,30 @@ static void a_second_try_does_not_wait_for_a_slow_tick(void **state)
 	assert_true(best < 60);
 }
 
+/* Prefetch is not hedged, but once somebody waits for it. */
+static void running_prefetch_that_is_waited_for_gets_a_second_try(void **state)
+{
+	struct tget t, p;
+
+	slow_turn = 0;
+	server_start(answer_hedges_alone);
+	client_make(8, 1, 100);
+	for (unsigned i = 0; i < 30; i++) {
+		get_start(&t, 1000 + i, 1000, false, PATIENCE_S * NSEC_PER_SEC);
+		get_wait(&t, 0);
+	}
+	get_start(&p, 8, 1000, false, PATIENCE_S * NSEC_PER_SEC);
+	wait_requests(31);
+	usleep(100000);
+	assert_int_equal(client_stats().hedges, 0);
+	s3_op_promote(client, &p.g.op);
+	s3_op_promote(client, &p.g.op);
+	get_wait(&p, 0);
+	assert_int_equal(client_stats().hedges, 1);
+	gates_open(1);
+	client_end();
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -395,6 +421,7 @@ int main(void)
 		cmocka_unit_test(all_threads_together_use_all_connections_and_no_more),
 		cmocka_unit_test(more_threads_than_connections_are_of_no_use),
 		cmocka_unit_test(a_second_try_does_not_wait_for_a_slow_tick),
+		cmocka_unit_test(running_prefetch_that_is_waited_for_gets_a_second_try),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

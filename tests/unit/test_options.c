@@ -265,8 +265,6 @@ static void later_options_are_refused_with_a_reason(void **state)
 	refused(parse(MOUNT, "--cache-dir", "/c"),
 		"--cache-dir is not available in this version: there is no disk cache");
 	refused(parse(MOUNT, "--cache-size=1GiB"), "--cache-size is not available in this version");
-	refused(parse(MOUNT, "--profile-dir", "/p"), "--profile-dir is not available in this version");
-	refused(parse(MOUNT, "--metrics-listen", ":9"), "--metrics-listen is not available in this version");
 	refused(parse(MOUNT, "--keeper=unix:///k"), "--keeper is not available in this version: there is no keeper");
 	refused(parse(MOUNT, "-o", "cache_dir=/c"), "-o cache-dir is not available in this version");
 }

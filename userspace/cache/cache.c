@@ -30,10 +30,13 @@ struct cache *cache_new(const struct cache_config *cfg)
 	if (!c)
 		return NULL;
 	c->cfg = *cfg;
-	if (slab_init(&c->slab, cfg->budget_bytes, CACHE_BLOCK_BYTES) < 0) {
+	/* Where address space is short the budget cannot be raised later. */
+	if (slab_init(&c->slab, max_of(cfg->budget_bytes, cfg->max_bytes), CACHE_BLOCK_BYTES) < 0 &&
+	    slab_init(&c->slab, cfg->budget_bytes, CACHE_BLOCK_BYTES) < 0) {
 		free(c);
 		return NULL;
 	}
+	c->slab.nr_withheld = c->slab.nr_slots - (uint32_t)(cfg->budget_bytes / CACHE_BLOCK_BYTES);
 	slab_warm(&c->slab, min_of(cfg->budget_bytes / 4, (uint64_t)WARM_BYTES));
 	pthread_mutex_init(&c->lock, NULL);
 	for (size_t i = 0; i < CACHE_HASH_BUCKETS; i++)
@@ -80,10 +83,12 @@ static void wait_unpin(struct cache *c, struct cache_wait *w, bool consumed)
 		if (!consumed)
 			continue;
 		ch->speculative &= ~bit;
-		cache_chunk_serve(ch, bit);
+		cache_chunk_serve(ch, bit, 0);
 		if (w->read->keep)
 			continue;
 		ch->blocks->consumed_bytes[b] += read_overlap(w->read, ch, b);
+		if (ch->blocks->consumed_bytes[b] >= block_bytes(ch, b))
+			cache_chunk_serve(ch, bit, bit);
 		if (ch->blocks->consumed_bytes[b] >= block_bytes(ch, b) && !ch->blocks->pins[b])
 			cache_block_free(c, ch, b);
 	}
@@ -186,8 +191,8 @@ static int read_begin(struct cache *c, struct cache_read *r, struct list *submit
 		 * Asked for again: the page cache has lost it, so what was served before may be fetched ahead once
 		 * more.
 		 */
-		if (absent & cache_chunk_served(ch))
-			r->object->pass++;
+		if (absent & cache_chunk_whole(ch))
+			__atomic_fetch_add(&r->object->pass, 1, __ATOMIC_RELAXED);
 	}
 	if (missing && cache_object_stale(r->object))
 		return -ESTALE;
@@ -408,7 +413,10 @@ uint64_t cache_prefetch(struct cache *c, struct cache_object *o, uint64_t offset
 	pthread_mutex_lock(&c->lock);
 	now = clock_mono_ns();
 	/* A read that waits for memory gets whatever comes free. */
-	while (at < end && !cache_object_stale(o) && list_empty(&c->starved)) {
+	/* Of a version that is gone nothing comes any more. */
+	if (cache_object_stale(o))
+		at = end;
+	while (at < end && list_empty(&c->starved)) {
 		uint32_t index = (uint32_t)(at / CACHE_CHUNK_BYTES);
 		uint64_t stop = min_of(end, (uint64_t)(index + 1) * CACHE_CHUNK_BYTES);
 		unsigned first = (unsigned)(at % CACHE_CHUNK_BYTES / CACHE_BLOCK_BYTES);
@@ -477,7 +485,7 @@ void cache_tick(struct cache *c)
 	pthread_mutex_lock(&c->lock);
 	now = clock_mono_ns();
 	if (now - c->active_ns > IDLE_DROP_NS && !c->dropped) {
-		cache_evict_idle(c);
+		cache_evict_idle(c, false);
 		cache_trim(c, false);
 		c->dropped = c->trimmed && list_empty(&c->lru);
 	} else if (now - c->active_ns > IDLE_TRIM_NS && !c->trimmed) {
@@ -487,11 +495,30 @@ void cache_tick(struct cache *c)
 	cache_starved_kick(c);
 }
 
+int cache_budget_set(struct cache *c, uint64_t budget_bytes)
+{
+	uint64_t nr = budget_bytes / CACHE_BLOCK_BYTES;
+	int rc = -EINVAL;
+
+	pthread_mutex_lock(&c->lock);
+	if (nr >= CACHE_CHUNK_BLOCKS && nr <= c->slab.nr_slots) {
+		c->slab.nr_withheld = c->slab.nr_slots - (uint32_t)nr;
+		while (slab_used(&c->slab) + c->slab.nr_reserved > nr && cache_evict_last(c))
+			;
+		/* What came free goes back to the system at the next tick without reads. */
+		c->trimmed = false;
+		rc = 0;
+	}
+	pthread_mutex_unlock(&c->lock);
+	cache_starved_kick(c);
+	return rc;
+}
+
 void cache_stats(struct cache *c, struct cache_stats *ret)
 {
 	pthread_mutex_lock(&c->lock);
 	*ret = c->stats;
-	ret->budget_bytes = (uint64_t)c->slab.nr_slots * CACHE_BLOCK_BYTES;
+	ret->budget_bytes = (uint64_t)(c->slab.nr_slots - c->slab.nr_withheld) * CACHE_BLOCK_BYTES;
 	ret->used_bytes = (uint64_t)slab_used(&c->slab) * CACHE_BLOCK_BYTES;
 	ret->resident_bytes = (uint64_t)c->slab.fresh * CACHE_BLOCK_BYTES;
 	pthread_mutex_unlock(&c->lock);
@@ -502,7 +529,7 @@ struct cache *cache_free(struct cache *c)
 	if (!c)
 		return NULL;
 	cache_warmer_stop(c);
-	cache_evict_idle(c);
+	cache_evict_idle(c, true);
 	slab_done(&c->slab);
 	pthread_mutex_destroy(&c->lock);
 	free(c);

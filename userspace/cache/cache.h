@@ -38,6 +38,7 @@ struct cache_source {
 
 struct cache_config {
 	uint64_t budget_bytes; /* of data blocks, a multiple of the block or rounded down */
+	uint64_t max_bytes;    /* cache_budget_set() may raise it to this; below budget_bytes: no more than that */
 	uint64_t read_deadline_ns;
 	struct cache_source source;
 };
@@ -52,7 +53,14 @@ struct cache_object *cache_object_get(struct cache *c, const char *key, const ch
 struct cache_object *cache_object_ref(struct cache_object *o);
 void cache_object_put(struct cache *c, struct cache_object *o);
 const char *cache_object_key(const struct cache_object *o);
+const char *cache_object_etag(const struct cache_object *o);
 uint64_t cache_object_size(const struct cache_object *o);
+/* Grows whenever something is asked for again that a reader had got before: the page cache has lost it. */
+uint32_t cache_object_pass(const struct cache_object *o);
+/* Grows whenever something that was prefetched is gone unread, or failed to come. */
+uint32_t cache_object_lost(const struct cache_object *o);
+/* The blocks of a chunk that are here or on their way, as bits. */
+uint64_t cache_object_blocks(const struct cache_object *o, uint32_t chunk);
 /* The server has another version now: uncached reads answer -ESTALE from here on. */
 bool cache_object_stale(const struct cache_object *o);
 
@@ -104,6 +112,9 @@ void cache_read_end(struct cache *c, struct cache_read *r);
  * <offset> on are now taken care of: less than <len> when the memory is used up.
  */
 uint64_t cache_prefetch(struct cache *c, struct cache_object *o, uint64_t offset, uint64_t len, bool skip_served);
+
+/* From now on; what is above it is evicted as soon as nobody uses it. -EINVAL: below a chunk, or above max_bytes. */
+int cache_budget_set(struct cache *c, uint64_t budget_bytes);
 
 /* Housekeeping, once a second or so, from one thread: deadlines, memory given back when idle. */
 void cache_tick(struct cache *c);

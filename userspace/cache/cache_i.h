@@ -23,7 +23,8 @@ struct cache_chunk {
 	uint32_t nr_pins;
 	uint64_t present, pending;
 	uint64_t served;      /* handed to a reader in this pass over the object */
-	uint32_t pass;        /* that served belongs to */
+	uint64_t whole;       /* of them: every byte of it, to readers whose page cache keeps it */
+	uint32_t pass;        /* that both belong to */
 	uint64_t speculative; /* prefetched and not read yet */
 	uint64_t touched_ns;
 	struct cache_blocks *blocks;
@@ -39,6 +40,7 @@ struct cache_object {
 	unsigned nr_cached_chunks;
 	uint32_t nr_chunks;
 	uint32_t pass; /* counts how often the page cache lost what it had been given */
+	uint32_t lost; /* counts what was prefetched in vain: gone unread, or failed to come */
 	bool stale;
 	uint64_t size_bytes, name_hash;
 	time_t mtime;
@@ -113,9 +115,15 @@ static inline uint64_t cache_chunk_served(const struct cache_chunk *ch)
 	return ch->pass == ch->object->pass ? ch->served : 0;
 }
 
-static inline void cache_chunk_serve(struct cache_chunk *ch, uint64_t bits)
+static inline uint64_t cache_chunk_whole(const struct cache_chunk *ch)
+{
+	return ch->pass == ch->object->pass ? ch->whole : 0;
+}
+
+static inline void cache_chunk_serve(struct cache_chunk *ch, uint64_t bits, uint64_t whole)
 {
 	ch->served = cache_chunk_served(ch) | bits;
+	ch->whole = cache_chunk_whole(ch) | whole;
 	ch->pass = ch->object->pass;
 }
 
@@ -127,8 +135,10 @@ void cache_chunk_drop_blocks(struct cache *c, struct cache_chunk *ch);
 void cache_block_free(struct cache *c, struct cache_chunk *ch, unsigned b);
 /* Frees blocks until <nr> slots are available; <gentle> spares what was prefetched and not read yet. */
 bool cache_make_room(struct cache *c, uint32_t nr, bool gentle);
-/* Frees every block that nobody uses. */
-void cache_evict_idle(struct cache *c);
+/* Frees the chunk that was used least lately and that nobody uses; false: there is none. */
+bool cache_evict_last(struct cache *c);
+/* Frees every block that nobody uses; but with <all> not what was prefetched lately. */
+void cache_evict_idle(struct cache *c, bool all);
 
 /* cache.c; under the lock but for the last two */
 /* The read has all it needs, or failed: off every list. It is added to <done>. */

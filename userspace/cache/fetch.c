@@ -175,7 +175,7 @@ static void block_close(struct cache_fetch *f, unsigned b, struct list *submit, 
 		ch->speculative &= ~bit;
 		if (w) {
 			c->stats.direct_bytes += block_bytes(ch, b);
-			cache_chunk_serve(ch, bit);
+			cache_chunk_serve(ch, bit, w->read->keep ? 0 : bit);
 			w->direct |= bit;
 			w->need &= ~bit;
 			/* A read of two chunks is complete when both are. */
@@ -270,6 +270,8 @@ static void fetch_done(struct s3_get *g, int error)
 			slab_give(&c->slab, f->slot);
 		c->slab.nr_reserved -= f->nr_reserved;
 		ch->pending &= ~lost;
+		if (ch->speculative & lost)
+			__atomic_fetch_add(&ch->object->lost, 1, __ATOMIC_RELAXED);
 		ch->speculative &= ~lost;
 		fetch_failed(f, lost, error, &submit, &done);
 	}

@@ -15,7 +15,7 @@
 /* Chunks that a prefetch looks at for room: it is not worth a long walk under the lock. */
 #define GENTLE_WALK_MAX 256
 /* How long prefetched data waits for its reader before it is evicted like any other. */
-#define SPECULATIVE_LIFE_NS (30 * NSEC_PER_SEC)
+#define SPECULATIVE_LIFE_NS (600 * NSEC_PER_SEC)
 
 static uint64_t name_hash(const char *key, const char *etag, uint64_t size, time_t mtime)
 {
@@ -76,6 +76,34 @@ struct cache_object *cache_object_ref(struct cache_object *o)
 const char *cache_object_key(const struct cache_object *o)
 {
 	return o->key;
+}
+
+const char *cache_object_etag(const struct cache_object *o)
+{
+	return o->etag;
+}
+
+uint32_t cache_object_pass(const struct cache_object *o)
+{
+	return __atomic_load_n(&o->pass, __ATOMIC_RELAXED);
+}
+
+uint32_t cache_object_lost(const struct cache_object *o)
+{
+	return __atomic_load_n(&o->lost, __ATOMIC_RELAXED);
+}
+
+uint64_t cache_object_blocks(const struct cache_object *o, uint32_t chunk)
+{
+	const struct cache_chunk *ch;
+	uint64_t blocks = 0;
+
+	pthread_mutex_lock(&o->cache->lock);
+	ch = o->chunk && chunk < o->nr_chunks ? o->chunk[chunk] : NULL;
+	if (ch)
+		blocks = ch->present | ch->pending;
+	pthread_mutex_unlock(&o->cache->lock);
+	return blocks;
 }
 
 uint64_t cache_object_size(const struct cache_object *o)
@@ -166,6 +194,8 @@ void cache_block_free(struct cache *c, struct cache_chunk *ch, unsigned b)
 /* Frees what nobody pins; the chunk may be gone with its object afterwards. */
 static void chunk_evict(struct cache *c, struct cache_chunk *ch)
 {
+	if (ch->speculative & ch->present)
+		__atomic_fetch_add(&ch->object->lost, 1, __ATOMIC_RELAXED);
 	for (unsigned b = 0; b < CACHE_CHUNK_BLOCKS; b++) {
 		if (ch->present & (1ull << b)) {
 			c->stats.evicted_bytes += block_bytes(ch, b);
@@ -196,11 +226,29 @@ bool cache_make_room(struct cache *c, uint32_t nr, bool gentle)
 	return slab_available(&c->slab) >= nr;
 }
 
-void cache_evict_idle(struct cache *c)
+bool cache_evict_last(struct cache *c)
 {
+	for (struct list *n = c->lru.prev; n != &c->lru; n = n->prev) {
+		struct cache_chunk *ch = list_entry(n, struct cache_chunk, lru);
+
+		if (ch->nr_pins || ch->pending)
+			continue;
+		chunk_evict(c, ch);
+		return true;
+	}
+	return false;
+}
+
+void cache_evict_idle(struct cache *c, bool all)
+{
+	uint64_t now = clock_mono_ns();
+
 	list_for_each_safe(n, tmp, &c->lru) {
 		struct cache_chunk *ch = list_entry(n, struct cache_chunk, lru);
 
+		/* A pod may take minutes to come. */
+		if (!all && ch->speculative && now - ch->touched_ns < SPECULATIVE_LIFE_NS)
+			continue;
 		if (!ch->nr_pins && !ch->pending)
 			chunk_evict(c, ch);
 	}

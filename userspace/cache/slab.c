@@ -119,8 +119,8 @@ bool slab_trim_take(struct slab *s)
 {
 	uint32_t *from = s->stack + s->nr_trimmed, slot, most;
 
-	/* A promise holds during a trim as well. */
-	most = min_of(s->nr_free - s->nr_trimmed, slab_available(s));
+	/* A promise holds during a trim as well; what is withheld is the first to go. */
+	most = min_of(s->nr_free - s->nr_trimmed, s->nr_free + (s->nr_slots - s->fresh) - s->nr_reserved);
 	most = min_of(most, (uint32_t)SLAB_TRIM_SLOTS);
 	while (s->nr_out < most && from[s->nr_out] >= s->trim_keep) {
 		slot = from[s->nr_out];

@@ -19,10 +19,11 @@ struct slab {
 	unsigned char *base;
 	size_t map_bytes;
 	uint32_t nr_slots, slot_bytes;
-	uint32_t nr_free; /* on the stack */
-	uint32_t fresh;   /* slots from here on were never handed out since the last trim */
-	uint32_t warm;    /* slots below have memory already, whether handed out or not */
-	uint32_t keep;    /* slots below keep it when idle for a short time */
+	uint32_t nr_withheld; /* of nr_slots: not to be used for now */
+	uint32_t nr_free;     /* on the stack */
+	uint32_t fresh;       /* slots from here on were never handed out since the last trim */
+	uint32_t warm;        /* slots below have memory already, whether handed out or not */
+	uint32_t keep;        /* slots below keep it when idle for a short time */
 	uint32_t nr_trims;
 	uint32_t nr_reserved; /* promised to fetches that have not taken them yet */
 	uint32_t *stack;
@@ -39,7 +40,9 @@ void slab_done(struct slab *s);
 /* Slots neither in use nor promised. */
 static inline uint32_t slab_available(const struct slab *s)
 {
-	return s->nr_free + (s->nr_slots - s->fresh) - s->nr_reserved;
+	uint32_t idle = s->nr_free + (s->nr_slots - s->fresh), taken = s->nr_reserved + s->nr_withheld;
+
+	return idle > taken ? idle - taken : 0;
 }
 
 static inline uint32_t slab_used(const struct slab *s)

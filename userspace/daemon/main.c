@@ -193,6 +193,7 @@ static int daemon_run(struct daemon *d)
 		complain(&e);
 	daemon_tell(d, &e);
 	if (rc == 0) {
+		volume_settle(d->volume);
 		daemon_serve(d);
 		daemon_stats(d);
 		d->volume = volume_stop(d->volume);

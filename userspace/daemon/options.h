@@ -55,6 +55,8 @@ struct options {
 	enum options_transport transport;
 	enum options_prefetch prefetch;
 	unsigned read_ahead_kb;            /* bdi; default 0 = ours */
+	char profile_dir[OPT_PATH_MAX];    /* "" = in the run directory */
+	char metrics_listen[128];          /* ADDR:PORT; "" = the socket in the run directory only */
 	char volume_id[OPT_VOLUME_ID_MAX]; /* default: the mount point escaped as systemd does */
 	bool volume_id_given;
 	char config[OPT_PATH_MAX];

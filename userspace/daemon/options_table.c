@@ -102,6 +102,8 @@ const struct option_row option_rows[] = {
 	ROW("prefetch", OPTION_CHOICE, FOR_MOUNT, prefetch, .words = "auto|eager|off"),
 	ROW("read-ahead-kb", OPTION_NUMBER, FOR_MOUNT, read_ahead_kb, .min = 4, .max = 1 << 20),
 	ROW("volume-id", OPTION_TEXT, FOR_MOUNT, volume_id, .check = volume_id_check),
+	ROW("profile-dir", OPTION_PATH, FOR_MOUNT, profile_dir),
+	ROW("metrics-listen", OPTION_TEXT, FOR_MOUNT, metrics_listen),
 	ROW("config", OPTION_PATH, FOR_MOUNT | FOR_ARGV, config),
 	ROW("foreground", OPTION_FLAG, FOR_MOUNT, foreground, .letter = 'f'),
 	ROW("log-level", OPTION_CHOICE, FOR_MOUNT, log_level, .words = "error|warn|info|debug"),
@@ -112,8 +114,6 @@ const struct option_row option_rows[] = {
 
 	LATER("cache-dir", "there is no disk cache; --memory sizes the cache in memory"),
 	LATER("cache-size", "there is no disk cache; --memory sizes the cache in memory"),
-	LATER("profile-dir", "load profiles are not recorded"),
-	LATER("metrics-listen", "metrics are not served"),
 	LATER("keeper", "there is no keeper; each mount lives as long as its daemon"),
 };
 
@@ -159,6 +159,8 @@ static const char help_text[] =
 	"\n"
 	"running it\n"
 	"  --config FILE           lines of 'long-option = value'; the command line wins\n"
+	"  --profile-dir DIR       where recorded loads are kept (default profiles/ in /run/penstock)\n"
+	"  --metrics-listen A:P    serve Prometheus metrics on this address and port\n"
 	"  --volume-id ID          name of this mount's files under /run/penstock\n"
 	"  -f, --foreground        stay, and log to the terminal\n"
 	"  --log-level LEVEL       error, warn, info or debug (default info)\n"

@@ -17,6 +17,7 @@
 
 #include "base/cleanup.h"
 #include "base/clock.h"
+#include "ctl/mount.h"
 
 #define CLAIM_TRIES 100
 #define POLL_NS (10 * NSEC_PER_MSEC)
@@ -138,6 +139,18 @@ void runstate_release(struct runstate *rs)
 	rs->fd = -1;
 }
 
+/* What a daemon that was killed left beside its pid file; under that file's lock. */
+static void leftovers_clear(const char *pid_path)
+{
+	char path[PATH_MAX + 16];
+	int len = (int)(strlen(pid_path) - strlen(".pid"));
+
+	snprintf(path, sizeof(path), "%.*s", len, pid_path);
+	ctl_mount_clear(path);
+	snprintf(path, sizeof(path), "%.*s.metrics.sock", len, pid_path);
+	unlink(path);
+}
+
 /* 0: live, *ret filled. -ENOENT: gone, or stale and removed now. -EBADMSG: live but not readable yet. */
 static int entry_probe(const char *path, struct runstate_entry *ret)
 {
@@ -146,8 +159,10 @@ static int entry_probe(const char *path, struct runstate_entry *ret)
 	if (fd < 0)
 		return -errno;
 	if (flock(fd, LOCK_EX | LOCK_NB) == 0) {
-		if (path_leads_to(path, fd))
+		if (path_leads_to(path, fd)) {
+			leftovers_clear(path);
 			unlink(path);
+		}
 		return -ENOENT;
 	}
 	return entry_read(fd, ret);

@@ -21,6 +21,7 @@
 #include "base/clock.h"
 #include "daemon/mount_point.h"
 #include "daemon/runstate.h"
+#include "trace/load.h"
 
 #define DAEMON_EXIT_NS (10 * NSEC_PER_SEC)
 #define PROBE_NS NSEC_PER_SEC
@@ -133,7 +134,7 @@ static int busy_error(const char *dir, struct err *e)
 
 /*
  * Whether nobody answers for the mount any more. Asked in a child, since a daemon that is only stuck
- * would hold the asker for as long as it is; a call that waits for one can be killed.
+ * would hold the asker for as long as it is.
  */
 static bool daemon_is_gone(const char *dir)
 {
@@ -148,8 +149,11 @@ static bool daemon_is_gone(const char *dir)
 		_exit(statfs(dir, &fs) < 0 && errno == ENOTCONN ? 1 : 0);
 	}
 	while (pid > 0 && waitpid(pid, &status, WNOHANG) == 0) {
-		if (clock_mono_ns() >= until_ns)
+		/* A request that the daemon has taken cannot be killed: the child ends with the mount. */
+		if (clock_mono_ns() >= until_ns) {
 			kill(pid, SIGKILL);
+			return false;
+		}
 		nanosleep(&pause, NULL);
 	}
 	return pid > 0 && WIFEXITED(status) && WEXITSTATUS(status) == 1;
@@ -165,6 +169,15 @@ static int umount_error(const char *dir, int rc, struct err *e)
 	default:
 		return err_set(e, rc, "%.512s cannot be unmounted: %s", dir, strerror(-rc));
 	}
+}
+
+static void tracer_clean(void)
+{
+	char run_dir[RUNSTATE_DIR_MAX];
+	struct trace_config tc = { .run_dir = run_dir };
+
+	if (runstate_dir(run_dir, sizeof(run_dir), NULL) == 0)
+		trace_clean(&tc, NULL);
 }
 
 int unmount_run(const char *dir, bool lazy, struct err *e)
@@ -196,7 +209,8 @@ int unmount_run(const char *dir, bool lazy, struct err *e)
 	if (live && !lazy && runstate_wait_gone(&served_by, DAEMON_EXIT_NS) < 0)
 		return err_set(e, -ETIMEDOUT, "%.512s is unmounted, but its daemon, process %d, still runs after 10 s",
 			       dir, (int)served_by.pid);
-	/* A daemon that was killed left its pid file; this removes it. */
+	/* A daemon that was killed left its pid file, its tree and what it had in the kernel; this removes them. */
 	runstate_find(path, &served_by);
+	tracer_clean();
 	return 0;
 }

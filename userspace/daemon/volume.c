@@ -14,37 +14,18 @@
 #include "base/cleanup.h"
 #include "base/clock.h"
 #include "base/log.h"
-#include "cache/cache.h"
 #include "daemon/features.h"
 #include "daemon/mount_point.h"
-#include "fs/fs.h"
-#include "s3/client.h"
-#include "transport/transport.h"
+#include "daemon/runstate.h"
+#include "daemon/volume_i.h"
 
 #define MEMORY_DEFAULT_MAX_BYTES (80ull << 30)
 #define MEMORY_MIN_BYTES (32ull << 20)
-#define CONNECTIONS_DEFAULT 64
 #define S3_THREADS_MAX 4
 #define CHECK_DEADLINE_NS (7 * NSEC_PER_SEC)
-#define READ_AHEAD_DEFAULT_KB 4096
 #define MAX_BACKGROUND 128
 #define ENABLE_URING_PATH "/sys/module/fuse/parameters/enable_uring"
 #define REGION_DEFAULT "us-east-1"
-
-struct volume {
-	struct options o;
-	struct s3_provider *provider;
-	struct s3_client *client;
-	struct cache *cache;
-	struct fs *fs;
-	struct transport *transport;
-	int fuse_fd, end_fd;
-	bool mounted;
-	uint64_t mount_id; /* to tell ours from a later one on the same place */
-	uint64_t memory_bytes;
-	char transport_text[320];
-	char why_dev[200]; /* why io_uring was given up */
-};
 
 static int volume_provider_start(struct volume *v, struct err *e)
 {
@@ -68,7 +49,7 @@ static int volume_client_start(struct volume *v, struct err *e)
 		.requester_pays = o->requester_pays,
 		.ca_bundle = o->ca_bundle,
 		.provider = v->provider,
-		.max_connections = o->max_connections ? o->max_connections : CONNECTIONS_DEFAULT,
+		.max_connections = v->max_connections,
 		.threads = min_of(max_of(cpus / 2, 1u), (unsigned)S3_THREADS_MAX),
 		.hedge_percent = o->hedge_percent,
 	};
@@ -138,11 +119,33 @@ static void source_promote(void *ctx, struct s3_op *op)
 	s3_op_promote(ctx, op);
 }
 
-static int volume_fs_start(struct volume *v, uint64_t cache_bytes, struct err *e)
+static const enum engine_mode engine_modes[] = {
+	[PREFETCH_AUTO] = ENGINE_AUTO,
+	[PREFETCH_EAGER] = ENGINE_EAGER,
+	[PREFETCH_OFF] = ENGINE_OFF,
+};
+
+static int profile_dir_find(const struct options *o, char *ret, size_t room, struct err *e)
+{
+	char run_dir[RUNSTATE_DIR_MAX];
+	int rc;
+
+	if (o->profile_dir[0]) {
+		snprintf(ret, room, "%s", o->profile_dir);
+		return 0;
+	}
+	rc = runstate_dir(run_dir, sizeof(run_dir), e);
+	if (rc == 0)
+		snprintf(ret, room, "%s/profiles", run_dir);
+	return rc;
+}
+
+static int volume_fs_start(struct volume *v, struct err *e)
 {
 	const struct options *o = &v->o;
 	struct cache_config cc = {
-		.budget_bytes = cache_bytes,
+		.budget_bytes = v->cache_bytes,
+		.max_bytes = features_memory_limit_bytes(),
 		.read_deadline_ns = o->read_deadline_ns,
 		.source = { .submit = source_submit, .promote = source_promote, .ctx = v->client },
 	};
@@ -156,16 +159,33 @@ static int volume_fs_start(struct volume *v, uint64_t cache_bytes, struct err *e
 		.dir_mode = o->dir_mode,
 		.metadata_ttl_ns = o->metadata_ttl_ns,
 		.read_deadline_ns = o->read_deadline_ns,
-		.window_bytes = cache_bytes / 2,
+		.window_bytes = v->cache_bytes / 2,
 		.read_ahead = o->prefetch != PREFETCH_OFF,
 		.max_background = MAX_BACKGROUND,
 	};
 
+	char profile_dir[OPT_PATH_MAX];
+	struct engine_config ec = {
+		.client = v->client,
+		.prefix = o->uri.prefix,
+		.mode = engine_modes[o->prefetch],
+		.profile_dir = profile_dir,
+		.window_bytes = v->cache_bytes / 2,
+		.read_deadline_ns = o->read_deadline_ns,
+	};
+	int rc = profile_dir_find(o, profile_dir, sizeof(profile_dir), e);
+
+	if (rc < 0)
+		return rc;
 	v->cache = cache_new(&cc);
 	if (!v->cache)
 		return err_set(e, -ENOMEM, "cannot reserve %" PRIu64 " MiB: give a smaller --memory",
-			       cache_bytes >> 20);
-	fc.cache = v->cache;
+			       v->cache_bytes >> 20);
+	fc.cache = ec.cache = v->cache;
+	rc = engine_start(&ec, &v->engine, e);
+	if (rc < 0)
+		return rc;
+	fc.engine = v->engine;
 	return fs_new(&fc, &v->fs, e);
 }
 
@@ -224,15 +244,17 @@ static int volume_mount(struct volume *v, struct mount_probe *probe, struct err 
 
 static void volume_tell(struct volume *v)
 {
-	unsigned kb = v->o.read_ahead_kb ? v->o.read_ahead_kb : READ_AHEAD_DEFAULT_KB;
 	bool uring = transport_kind(v->transport) == TRANSPORT_KIND_IO_URING;
-	int rc = kernel_read_ahead_set(v->o.mount_point, kb);
+	int rc = kernel_read_ahead_set(v->o.mount_point, v->read_ahead_kb);
 
 	if (rc < 0)
 		log_warn("daemon", "read-ahead stays at the kernel's default, reads through mmap will be slower: %s",
 			 strerror(-rc));
 	snprintf(v->transport_text, sizeof(v->transport_text), "%s (%s)", uring ? "io_uring" : "dev",
 		 transport_why(v->transport));
+	snprintf(v->transport_short, sizeof(v->transport_short), "%s%s%s", uring ? "io_uring" : "dev",
+		 !uring && v->o.transport == TRANSPORT_AUTO ? ": " : "",
+		 !uring && v->o.transport == TRANSPORT_AUTO ? transport_why(v->transport) : "");
 	if (!uring && v->o.transport == TRANSPORT_AUTO)
 		log_info("daemon",
 			 "io_uring would make small reads and lookups faster: kernel 6.14 or newer, echo Y > %s",
@@ -250,11 +272,19 @@ int volume_start(const struct options *o, struct mount_probe *probe, struct volu
 	if (!v)
 		return err_set(e, -ENOMEM, "out of memory");
 	v->o = *o;
+	v->max_connections = v->max_inflight = o->max_connections ? o->max_connections : CONNECTIONS_DEFAULT;
+	v->hedge_percent = o->hedge_percent;
+	v->trace_enabled = true;
+	v->read_ahead_kb = o->read_ahead_kb ? o->read_ahead_kb : READ_AHEAD_DEFAULT_KB;
+	pthread_mutex_init(&v->trace_lock, NULL);
 	v->fuse_fd = -1;
 	v->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	v->memory_bytes = o->memory_bytes ? o->memory_bytes : min_of(limit / 4, (uint64_t)MEMORY_DEFAULT_MAX_BYTES);
 	v->memory_bytes = max_of(v->memory_bytes, (uint64_t)MEMORY_MIN_BYTES);
+	v->cache_bytes = o->transport == TRANSPORT_DEV ? v->memory_bytes : v->memory_bytes / 4 * 3;
 	rc = v->end_fd < 0 ? err_set(e, -errno, "cannot make an eventfd: %s", strerror(errno)) : 0;
+	if (rc == 0)
+		rc = volume_control_start(v, e);
 	if (rc == 0)
 		rc = volume_provider_start(v, e);
 	if (rc == 0)
@@ -262,7 +292,7 @@ int volume_start(const struct options *o, struct mount_probe *probe, struct volu
 	if (rc == 0)
 		rc = volume_check_bucket(v, e);
 	if (rc == 0)
-		rc = volume_fs_start(v, o->transport == TRANSPORT_DEV ? v->memory_bytes : v->memory_bytes / 4 * 3, e);
+		rc = volume_fs_start(v, e);
 	if (rc == 0)
 		rc = volume_mount(v, probe, e);
 	if (rc < 0) {
@@ -270,8 +300,15 @@ int volume_start(const struct options *o, struct mount_probe *probe, struct volu
 		return rc;
 	}
 	volume_tell(v);
+	v->up = true;
+	engine_mounted(v->engine);
 	*ret = v;
 	return 0;
+}
+
+void volume_settle(struct volume *v)
+{
+	volume_tracing_start(v);
 }
 
 int volume_end_fd(const struct volume *v)
@@ -282,6 +319,8 @@ int volume_end_fd(const struct volume *v)
 void volume_tick(struct volume *v)
 {
 	cache_tick(v->cache);
+	engine_tick(v->engine);
+	volume_tracing_tick(v);
 }
 
 const char *volume_transport(struct volume *v)
@@ -354,6 +393,9 @@ struct volume *volume_stop(struct volume *v)
 {
 	if (!v)
 		return NULL;
+	v->stopping = true;
+	volume_control_stop(v);
+	volume_tracing_stop(v);
 	if (v->client)
 		s3_client_stop(v->client);
 	/* Gone already, but where a reader of /dev/fuse gave up. */
@@ -364,6 +406,7 @@ struct volume *volume_stop(struct volume *v)
 	 */
 	transport_stop(v->transport);
 	fs_free(v->fs);
+	engine_stop(v->engine);
 	cache_free(v->cache);
 	s3_client_free(v->client);
 	s3_provider_stop(v->provider);
@@ -371,6 +414,7 @@ struct volume *volume_stop(struct volume *v)
 		close(v->fuse_fd);
 	if (v->end_fd >= 0)
 		close(v->end_fd);
+	pthread_mutex_destroy(&v->trace_lock);
 	free(v);
 	return NULL;
 }

@@ -9,6 +9,7 @@
 #include "fs/fs.h"
 
 #include <errno.h>
+#include <linux/fuse.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/statvfs.h>
@@ -22,6 +23,7 @@
 #define XATTR_CLASS "user.s3.storage_class"
 
 _Thread_local struct fs_io *fs_current_io;
+_Thread_local uint64_t fs_current_unique;
 
 int fs_errno(int error)
 {
@@ -217,8 +219,11 @@ int fs_new(const struct fs_config *cfg, struct fs **ret, struct err *e)
 	snprintf(fs->bucket, sizeof(fs->bucket), "%s", cfg->bucket);
 	snprintf(fs->prefix, sizeof(fs->prefix), "%s", cfg->prefix);
 	fs->mounted_at = time(NULL);
+	fs->read_ahead = cfg->read_ahead;
+	fs->window_bytes = cfg->window_bytes;
 	for (size_t i = 0; i < FS_STREAM_LOCKS; i++)
 		pthread_mutex_init(&fs->stream_lock[i], NULL);
+	fs_waits_init(fs);
 	fs->nodes = node_table_new(cfg->cache);
 	fs->meta = meta_new(META_MAX_BYTES);
 	if (!fs->nodes || !fs->meta) {
@@ -237,6 +242,7 @@ struct fs *fs_free(struct fs *fs)
 	meta_free(fs->meta);
 	for (size_t i = 0; i < FS_STREAM_LOCKS; i++)
 		pthread_mutex_destroy(&fs->stream_lock[i]);
+	fs_waits_done(fs);
 	free(fs);
 	return NULL;
 }
@@ -316,6 +322,7 @@ void fs_session_process(struct fs *fs, struct fs_io *io, void *msg, size_t len)
 	struct fuse_buf buf = { .size = len, .mem = msg };
 
 	fs_current_io = io;
+	fs_current_unique = ((const struct fuse_in_header *)msg)->unique;
 	fuse_session_process_buf(fs->session, &buf);
 	fs_current_io = NULL;
 }
@@ -325,6 +332,54 @@ void fs_session_work(struct fs *fs, struct fs_work *w)
 	fs_current_io = w->io;
 	w->fn(w);
 	fs_current_io = NULL;
+}
+
+void fs_load_open(struct fs *fs)
+{
+	uint64_t now = clock_mono_ns(), last = max_of(fs->load_last_ns, fs->load_begin_ns);
+	struct cache_stats cs;
+
+	if (last && now - last < FS_LOAD_PAUSE_NS)
+		return;
+	cache_stats(fs->cfg.cache, &cs);
+	fs->load_started = (uint64_t)time(NULL);
+	fs->load_first_ns = fs->load_last_ns = 0;
+	fs->load_bytes_before = fs->bytes_read;
+	fs->load_fetched_before = cs.fetched_bytes;
+	fs->load_begin_ns = now;
+}
+
+void fs_load_read(struct fs *fs)
+{
+	uint64_t now = clock_mono_ns();
+
+	if (!fs->load_first_ns)
+		fs->load_first_ns = now;
+	fs->load_last_ns = now;
+}
+
+void fs_load_get(struct fs *fs, struct fs_load *ret)
+{
+	uint64_t begin = fs->load_begin_ns, first = fs->load_first_ns, last = fs->load_last_ns;
+
+	*ret = (struct fs_load){
+		.started = fs->load_started,
+		.first_read_us = first > begin ? (first - begin) / 1000 : 0,
+		.last_read_us = last > begin ? (last - begin) / 1000 : 0,
+		.bytes_wanted = fs->bytes_read - fs->load_bytes_before,
+		.fetched_before = fs->load_fetched_before,
+	};
+}
+
+void fs_read_ahead_set(struct fs *fs, bool on)
+{
+	fs->read_ahead = on;
+}
+
+void fs_window_set(struct fs *fs, uint64_t window_bytes)
+{
+	fs->window_bytes = window_bytes;
+	fs->limits_until_ns = 0;
 }
 
 void fs_stats(struct fs *fs, struct fs_stats *ret)

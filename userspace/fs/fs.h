@@ -16,6 +16,7 @@
 #include "base/err.h"
 #include "base/list.h"
 #include "cache/cache.h"
+#include "prefetch/engine.h"
 #include "s3/client.h"
 
 struct fs;
@@ -52,6 +53,7 @@ struct fs_config {
 	mode_t file_mode, dir_mode;
 	uint64_t metadata_ttl_ns, read_deadline_ns;
 	uint64_t window_bytes; /* most that is read ahead and not consumed, over all files */
+	struct engine *engine; /* of plans; NULL = none */
 	bool read_ahead;       /* false: fetch what is asked and nothing else */
 	unsigned max_background;
 	bool debug;
@@ -68,6 +70,24 @@ void fs_session_quiet(struct fs *fs);
 void fs_session_stop(struct fs *fs);
 void fs_session_process(struct fs *fs, struct fs_io *io, void *msg, size_t len);
 void fs_session_work(struct fs *fs, struct fs_work *w);
+/* The request of that number is not waited for any more, if its task is being killed. From any thread. */
+void fs_session_interrupt(struct fs *fs, uint64_t unique);
+
+/* A tracer tells of an access to the file with this inode number. From any thread. */
+void fs_accessed(struct fs *fs, uint64_t ino, const struct engine_access *a);
+
+/* Switches reading ahead on and off; the most that is read ahead over all files. Effective at once. */
+void fs_read_ahead_set(struct fs *fs, bool on);
+void fs_window_set(struct fs *fs, uint64_t window_bytes);
+
+/* The present load: it began with the first open after a while without any. All 0 before the first. */
+struct fs_load {
+	uint64_t started;                     /* Unix time */
+	uint64_t first_read_us, last_read_us; /* after its begin */
+	uint64_t bytes_wanted;
+	uint64_t fetched_before; /* the cache's fetched bytes when it began */
+};
+void fs_load_get(struct fs *fs, struct fs_load *ret);
 
 struct fs_stats {
 	uint64_t lookups, opens, reads, readdirs, nodes, bytes_read;

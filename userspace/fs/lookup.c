@@ -23,7 +23,11 @@
 #define SWEEP_KEYS 1000
 
 struct lookup_op {
-	struct fs_work work;
+	struct fs_work work, killed_work;
+	struct fs_wait wait;
+	bool killed;
+	atomic_uint refs; /* the lookup, and its early end */
+	atomic_bool replied;
 	struct fs *fs;
 	fuse_req_t req;
 	char path[S3_KEY_MAX + 1];
@@ -73,6 +77,32 @@ static void reply_record(struct fs *fs, fuse_req_t req, const char *path, const 
 		node_forget(fs->nodes, n->id, 1);
 }
 
+static void lookup_put(struct lookup_op *op)
+{
+	if (atomic_fetch_sub(&op->refs, 1) == 1)
+		free(op);
+}
+
+static void lookup_killed_reply(struct fs_work *w)
+{
+	struct lookup_op *op = list_entry(w, struct lookup_op, killed_work);
+
+	if (!atomic_exchange(&op->replied, true))
+		fuse_reply_err(op->req, EINTR);
+	lookup_put(op);
+}
+
+static void lookup_killed(struct fs_wait *w)
+{
+	struct lookup_op *op = list_entry(w, struct lookup_op, wait);
+
+	if (op->killed)
+		return;
+	op->killed = true;
+	atomic_fetch_add(&op->refs, 1);
+	fs_defer(op->fs, &op->killed_work, op->work.io, lookup_killed_reply);
+}
+
 static void lookup_reply(struct fs_work *w)
 {
 	struct lookup_op *op = list_entry(w, struct lookup_op, work);
@@ -80,9 +110,14 @@ static void lookup_reply(struct fs_work *w)
 	struct fs *fs = op->fs;
 	uint64_t ttl = fs->cfg.metadata_ttl_ns;
 
+	fs_wait_end(fs, &op->wait);
+	if (atomic_exchange(&op->replied, true)) {
+		lookup_put(op);
+		return;
+	}
 	if (op->error < 0) {
 		fuse_reply_err(op->req, fs_errno(op->error));
-		free(op);
+		lookup_put(op);
 		return;
 	}
 	if (op->has_below) {
@@ -98,7 +133,7 @@ static void lookup_reply(struct fs_work *w)
 	if (ttl)
 		meta_put(fs->meta, op->path, &rec, clock_mono_ns() + ttl);
 	reply_record(fs, op->req, op->path, &rec);
-	free(op);
+	lookup_put(op);
 }
 
 static void lookup_part_done(struct lookup_op *op, int error)
@@ -345,6 +380,8 @@ void fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	op->fs = fs;
 	op->req = req;
 	op->work.io = fs_current_io;
+	op->refs = 1;
+	fs_wait_begin(fs, &op->wait, fs_current_unique, fuse_req_ctx(req)->pid, lookup_killed);
 	snprintf(op->below, sizeof(op->below), "%s/", op->key);
 	op->sweep = fs->cfg.metadata_ttl_ns && dir_swept(dir) && sweep_start(op, node_path(dir));
 	lookup_ask(op);

@@ -183,6 +183,7 @@ uint64_t node_dir_id(struct node_table *t, const char *path)
 
 static void node_free(struct node_table *t, struct node *n)
 {
+	engine_file_put(atomic_load(&n->plan));
 	cache_object_put(t->cache, n->object);
 	free(n->streams);
 	free(n);
@@ -228,6 +229,18 @@ int node_open(struct node_table *t, struct node *n, const char *key)
 out:
 	pthread_mutex_unlock(&t->lock);
 	return before;
+}
+
+struct engine_file *node_plan_get(struct node_table *t, uint64_t id)
+{
+	struct engine_file *f;
+	struct node *n;
+
+	pthread_mutex_lock(&t->lock);
+	n = table_find(t, id);
+	f = n ? engine_file_ref(atomic_load(&n->plan)) : NULL;
+	pthread_mutex_unlock(&t->lock);
+	return f;
 }
 
 unsigned node_close(struct node_table *t, struct node *n)

@@ -15,6 +15,7 @@
 #include "base/list.h"
 #include "cache/cache.h"
 #include "fs/meta.h"
+#include "prefetch/engine.h"
 #include "prefetch/stream.h"
 
 #define NODE_ROOT_ID 1
@@ -29,6 +30,7 @@ struct node {
 	time_t mtime;
 	struct cache_object *object;        /* set once, at the first open; guard: the table's lock */
 	struct stream_set *streams;         /* with it */
+	struct engine_file *_Atomic plan;   /* set once, after it; held */
 	atomic_uint_fast64_t waiting_bytes; /* of reads not replied to */
 	/* Of a directory: names lately asked S3 for. */
 	atomic_uint nr_misses;
@@ -71,6 +73,8 @@ void node_forget(struct node_table *t, uint64_t id, uint64_t nr_lookups);
  * -ENOMEM.
  */
 int node_open(struct node_table *t, struct node *n, const char *key);
+/* The plan of a node that may go any moment, held for the caller; NULL = none. */
+struct engine_file *node_plan_get(struct node_table *t, uint64_t id);
 /* Returns the opens that are left. */
 unsigned node_close(struct node_table *t, struct node *n);
 void node_record(const struct node *n, struct meta_record *ret);

@@ -31,14 +31,37 @@ struct read_op {
 	struct fs *fs;
 	fuse_req_t req;
 	struct node *node;
+	struct fs_wait wait;
 	struct cache_read read;
 	atomic_bool met; /* set by the first of planning and arrival; the second one replies */
 };
 
 static void open_end(struct fs *fs, struct node *n)
 {
-	if (node_close(fs->nodes, n) == 0)
+	struct engine_file *plan = engine_file_ref(atomic_load(&n->plan));
+
+	/* The node may be gone after this. */
+	if (node_close(fs->nodes, n) == 0) {
 		fs->nr_readers--;
+		if (plan)
+			engine_file_closed(plan);
+	}
+	engine_file_put(plan);
+}
+
+static void open_plan(struct fs *fs, struct node *n, const char *key)
+{
+	struct engine_file *none = NULL, *plan;
+
+	if (!fs->cfg.engine)
+		return;
+	if (!atomic_load(&n->plan)) {
+		plan = engine_file_get(fs->cfg.engine, key, n->object);
+		if (!atomic_compare_exchange_strong(&n->plan, &none, plan))
+			engine_file_put(plan);
+	}
+	if (atomic_load(&n->plan))
+		engine_file_opened(atomic_load(&n->plan));
 }
 
 void fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -63,8 +86,11 @@ void fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fuse_reply_err(req, -before);
 		return;
 	}
-	if (before == 0)
-		fs->nr_readers++;
+	if (before == 0) {
+		if (fs->nr_readers++ == 0)
+			fs_load_open(fs);
+		open_plan(fs, n, key);
+	}
 	if (cache_object_stale(n->object)) {
 		/* The kernel looks the name up again and finds the new version. */
 		open_end(fs, n);
@@ -77,6 +103,15 @@ void fs_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	/* Interrupted meanwhile: no RELEASE will come. */
 	if (fuse_reply_open(req, fi) < 0)
 		open_end(fs, n);
+}
+
+void fs_accessed(struct fs *fs, uint64_t ino, const struct engine_access *a)
+{
+	struct engine_file *plan = node_plan_get(fs->nodes, ino);
+
+	if (plan)
+		engine_file_access(plan, a);
+	engine_file_put(plan);
 }
 
 void fs_release(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
@@ -100,7 +135,7 @@ static uint64_t window_max(struct fs *fs)
 	s3_client_stats(fs->cfg.client, &st);
 	window = (uint64_t)((double)st.bytes_per_s * (double)st.chunk_ns / 1e9 * WINDOW_PRODUCT_FACTOR);
 	window = max_of(window, st.chunk_ns && st.chunk_ns < NEAR_CHUNK_NS ? WINDOW_NEAR_BYTES : WINDOW_FAR_BYTES);
-	window = min_of(window, fs->cfg.window_bytes);
+	window = min_of(window, (uint64_t)fs->window_bytes);
 	if (fs->nr_readers > 1)
 		window /= fs->nr_readers;
 	window = max_of(window, (uint64_t)CACHE_CHUNK_BYTES);
@@ -116,7 +151,7 @@ static void read_limits(struct read_op *op, struct stream_limits *lim)
 		.unit_bytes = CACHE_CHUNK_BYTES,
 		.window_max_bytes = window_max(op->fs),
 		.waiting_bytes = op->node->waiting_bytes,
-		.sweep_max_bytes = op->fs->cfg.window_bytes,
+		.sweep_max_bytes = op->fs->window_bytes,
 	};
 }
 
@@ -126,17 +161,27 @@ static void read_plan(struct read_op *op, const struct stream_limits *lim)
 	struct node *n = op->node;
 	pthread_mutex_t *lock = &op->fs->stream_lock[n->id % FS_STREAM_LOCKS];
 	struct stream_plan plan;
+	bool planned = engine_file_planned(atomic_load(&n->plan));
 
 	pthread_mutex_lock(lock);
 	stream_observe(n->streams, lim, op->read.offset, op->read.len, op->read.missed, &plan);
 	for (unsigned i = 0; i < plan.nr; i++) {
 		struct stream_range *r = &plan.range[i];
-		uint64_t accepted = cache_prefetch(op->fs->cfg.cache, n->object, r->offset, r->len, true);
+		uint64_t accepted = planned && !op->read.missed
+					  ? 0
+					  : cache_prefetch(op->fs->cfg.cache, n->object, r->offset, r->len, true);
 
 		if (accepted < r->len)
 			stream_cut(n->streams, r, accepted);
 	}
 	pthread_mutex_unlock(lock);
+	if (atomic_load(&n->plan)) {
+		struct engine_access a = {
+			.offset = op->read.offset, .len = op->read.len, .ns = clock_mono_ns(), .request = true
+		};
+
+		engine_file_access(atomic_load(&n->plan), &a);
+	}
 }
 
 static void read_first_touch(struct read_op *op, const struct stream_limits *lim)
@@ -156,6 +201,7 @@ static void read_reply(struct read_op *op, int error)
 {
 	struct cache_read *r = &op->read;
 
+	fs_wait_end(op->fs, &op->wait);
 	op->node->waiting_bytes -= r->len;
 	if (error < 0) {
 		if (error == -ESTALE)
@@ -165,6 +211,7 @@ static void read_reply(struct read_op *op, int error)
 		return;
 	}
 	op->fs->bytes_read += r->len;
+	fs_load_read(op->fs);
 	if (r->payload) {
 		cache_read_fill(r);
 		cache_read_end(op->fs->cfg.cache, r);
@@ -195,18 +242,28 @@ static void read_done(struct cache_read *r, int error)
 		fs_defer(op->fs, &op->work, op->work.io, read_work);
 }
 
+static void read_killed(struct fs_wait *w)
+{
+	struct read_op *op = list_entry(w, struct read_op, wait);
+
+	cache_read_cancel(op->fs->cfg.cache, &op->read, -EINTR);
+}
+
 static void read_run(struct read_op *op)
 {
+	uint64_t unique = fs_current_unique;
 	struct stream_limits lim;
 	int rc;
 
-	if (op->fs->cfg.read_ahead) {
+	if (op->fs->read_ahead) {
 		read_limits(op, &lim);
 		read_first_touch(op, &lim);
 	}
 	rc = cache_read_start(op->fs->cfg.cache, &op->read);
-	if (op->fs->cfg.read_ahead && (rc == 0 || rc == -EINPROGRESS))
+	if (op->fs->read_ahead && (rc == 0 || rc == -EINPROGRESS))
 		read_plan(op, &lim);
+	if (rc == -EINPROGRESS)
+		fs_wait_begin(op->fs, &op->wait, unique, fuse_req_ctx(op->req)->pid, read_killed);
 	if (rc != -EINPROGRESS)
 		read_reply(op, rc);
 	else if (atomic_exchange(&op->met, true))

@@ -26,6 +26,8 @@
 #define PREFETCH_LIMIT_START 16
 #define LARGE_GET_BYTES (4u << 20)
 #define RATE_PERIOD_NS (100 * NSEC_PER_MSEC)
+/* Queued behind those that run. */
+#define PREFETCH_QUEUE_FACTOR 2
 #define PREFETCH_LIMIT_MIN 4
 #define PACE_PERIOD_NS (5 * NSEC_PER_MSEC)
 #define ESTIMATE_LIFE_NS (10 * NSEC_PER_SEC)
@@ -74,6 +76,7 @@ static void s3_op_submit(struct s3_client *c, struct s3_op *op, enum s3_op_kind 
 	if (!stopping) {
 		op->state = S3_OP_QUEUED;
 		list_push_back(&c->queue[op->demand ? 0 : 1], &op->link);
+		c->nr_queued_prefetch += !op->demand;
 	}
 	pthread_mutex_unlock(&c->lock);
 	if (stopping)
@@ -104,7 +107,11 @@ void s3_op_promote(struct s3_client *c, struct s3_op *op)
 	bool moved = false;
 
 	pthread_mutex_lock(&c->lock);
-	if (op->state != S3_OP_RUNNING && !op->demand) {
+	if (op->state == S3_OP_RUNNING && !op->demand && !op->wanted) {
+		/* It keeps its place in the limits, and may be hedged from now on. */
+		op->wanted = true;
+		s3_hedge_earn(&c->hedge);
+	} else if (op->state != S3_OP_RUNNING && !op->demand) {
 		op->demand = true;
 		moved = op->state == S3_OP_QUEUED;
 		if (op->state == S3_OP_WAITING) {
@@ -115,6 +122,7 @@ void s3_op_promote(struct s3_client *c, struct s3_op *op)
 	if (moved) {
 		list_del(&op->link);
 		list_push_back(&c->queue[0], &op->link);
+		c->nr_queued_prefetch--;
 	}
 	pthread_mutex_unlock(&c->lock);
 	if (moved)
@@ -134,7 +142,7 @@ static struct list *client_open_queue(struct s3_client *c)
 	if (!list_empty(&c->queue[0]) && c->nr_active[0] + c->nr_trying[1] < c->aimd.limit)
 		return &c->queue[0];
 	if (!list_empty(&c->queue[1]) && c->nr_active[0] + c->nr_active[1] + client_reserve(c) < c->aimd.limit &&
-	    c->nr_active[1] < c->prefetch_limit)
+	    c->nr_active[1] < c->prefetch_limit && (!c->prefetch_max || c->nr_active[1] < c->prefetch_max))
 		return &c->queue[1];
 	return NULL;
 }
@@ -149,6 +157,7 @@ struct s3_op *s3_client_next(struct s3_client *c, struct s3_thread *t)
 	queue = client_open_queue(c);
 	if (queue && room) {
 		op = list_entry(list_pop_front(queue), struct s3_op, link);
+		c->nr_queued_prefetch -= queue == &c->queue[1];
 		op->state = S3_OP_RUNNING;
 		c->nr_active[op->demand ? 0 : 1]++;
 		c->nr_trying[op->demand ? 0 : 1]++;
@@ -248,6 +257,7 @@ void s3_client_expire(struct s3_client *c, uint64_t now)
 				op->state = S3_OP_RUNNING;
 				list_del(q);
 				list_push_back(&late, q);
+				c->nr_queued_prefetch -= (unsigned)i;
 			}
 		}
 	}
@@ -339,6 +349,7 @@ int s3_client_start(const struct s3_client_config *cfg, struct s3_client **ret, 
 	s3_aimd_init(&c->aimd, c->cfg.max_connections, AIMD_HOLD_NS);
 	s3_budget_init(&c->budget, RETRY_TOKENS, RETRY_GAIN_PERMILLE);
 	s3_hedge_init(&c->hedge, cfg->hedge_percent);
+	c->hedge_percent = cfg->hedge_percent;
 	c->prefetch_limit = PREFETCH_LIMIT_START;
 	curl_global_init(CURL_GLOBAL_DEFAULT);
 
@@ -369,6 +380,7 @@ void s3_client_stop(struct s3_client *c)
 	c->stopping = true;
 	list_splice_back(&left, &c->queue[0]);
 	list_splice_back(&left, &c->queue[1]);
+	c->nr_queued_prefetch = 0;
 	/* No promotion moves them any more. */
 	list_for_each(q, &left)
 		list_entry(q, struct s3_op, link)->state = S3_OP_RUNNING;
@@ -428,6 +440,33 @@ unsigned s3_client_set_max_connections(struct s3_client *c, unsigned n)
 	client_share(c, c->aimd.max);
 	pthread_mutex_unlock(&c->lock);
 	return n;
+}
+
+void s3_client_set_max_prefetch(struct s3_client *c, unsigned n)
+{
+	pthread_mutex_lock(&c->lock);
+	c->prefetch_max = n;
+	pthread_mutex_unlock(&c->lock);
+	s3_client_wake(c);
+}
+
+void s3_client_set_hedge_percent(struct s3_client *c, unsigned percent)
+{
+	pthread_mutex_lock(&c->lock);
+	s3_hedge_init(&c->hedge, percent);
+	c->hedge_percent = percent;
+	pthread_mutex_unlock(&c->lock);
+}
+
+unsigned s3_client_prefetch_room(struct s3_client *c)
+{
+	unsigned most, room;
+
+	pthread_mutex_lock(&c->lock);
+	most = c->prefetch_limit * PREFETCH_QUEUE_FACTOR;
+	room = c->stopping || c->nr_queued_prefetch >= most ? 0 : most - c->nr_queued_prefetch;
+	pthread_mutex_unlock(&c->lock);
+	return room;
 }
 
 void s3_client_stats(struct s3_client *c, struct s3_client_stats *ret)

@@ -8,6 +8,7 @@
 #ifndef PENSTOCK_S3_CLIENT_H
 #define PENSTOCK_S3_CLIENT_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -46,6 +47,7 @@ struct s3_op {
 
 	enum s3_op_kind kind;
 	struct list link;
+	atomic_bool wanted;     /* prefetch that runs, and somebody waits for it now */
 	enum s3_op_state state; /* guard: the client's lock; NEW before it is submitted */
 	bool region_retried, clock_retried;
 	unsigned nr_tries, nr_creds_tries, nr_active;
@@ -120,7 +122,12 @@ struct s3_client_stats {
 	uint64_t first_byte_p50_ns, first_byte_p99_ns;
 	unsigned limit; /* requests in flight allowed now */
 };
+/* How many more requests ahead of need may be queued now: more would only wait, and some until their deadline. */
+unsigned s3_client_prefetch_room(struct s3_client *c);
 void s3_client_stats(struct s3_client *c, struct s3_client_stats *ret);
+/* Requests in flight at most: all together; of them prefetch (0 = no limit of its own); hedges in percent of demand. */
 unsigned s3_client_set_max_connections(struct s3_client *c, unsigned n);
+void s3_client_set_max_prefetch(struct s3_client *c, unsigned n);
+void s3_client_set_hedge_percent(struct s3_client *c, unsigned percent);
 
 #endif

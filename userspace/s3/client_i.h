@@ -54,11 +54,13 @@ struct s3_client {
 	char ca_bundle[4096];
 	pthread_mutex_t lock; /* guards everything down to stopping */
 	struct list queue[2]; /* demand, prefetch */
+	unsigned nr_queued_prefetch;
 	char region[S3_REGION_MAX];
 	struct s3_endpoint endpoint;
 	struct s3_aimd aimd;
 	struct s3_budget budget;
 	struct s3_hedge hedge;
+	atomic_uint hedge_percent; /* as in hedge, for a look without the lock */
 	struct s3_latency first_byte;
 	/* Demand, prefetch: operations pulled and not done, and those of them that have a try under way. */
 	unsigned nr_active[2], nr_trying[2];
@@ -69,7 +71,7 @@ struct s3_client {
 	 * Prefetch in flight: as much as fills the wire; more would only make each request, and a demand among
 	 * them, slower.
 	 */
-	unsigned prefetch_limit;
+	unsigned prefetch_limit, prefetch_max; /* what the times allow, and the user; 0 = no limit of the user's */
 	uint64_t prefetch_limit_ns;
 	bool settled;
 	bool stopping;

@@ -124,7 +124,7 @@ static int attempt_start(struct s3_thread *t, struct s3_op *op, bool hedge)
 		return rc;
 	}
 	t->client->requests++;
-	if (op->demand && op->kind == S3_OP_GET && t->client->cfg.hedge_percent)
+	if (op->kind == S3_OP_GET && t->client->hedge_percent)
 		t->next_tick_ns = min_of(t->next_tick_ns, a->start_ns + HEDGE_TICK_NS);
 	return 0;
 }
@@ -364,7 +364,7 @@ static bool attempt_stuck(const struct s3_attempt *a, uint64_t now, uint64_t fir
 	return now > a->progress_ns && now - a->progress_ns > STALL_NS;
 }
 
-/* Watches progress; true if a demand GET still waits for its first byte (then ticks are short). */
+/* Watches progress; true if a GET still waits for its first byte (then ticks are short). */
 static bool thread_tick(struct s3_thread *t, uint64_t now)
 {
 	struct s3_client *c = t->client;
@@ -401,9 +401,11 @@ static bool thread_tick(struct s3_thread *t, uint64_t now)
 			/* The list may have changed under us: the rest is looked at in the next tick. */
 			return true;
 		}
-		if (a->received || a->hedge || op->kind != S3_OP_GET || !op->demand || op->attempt[1] || !hedge_ns)
+		if (a->received || a->hedge || op->kind != S3_OP_GET || op->attempt[1] || !hedge_ns)
 			continue;
 		watch = true;
+		if (!op->demand && !op->wanted)
+			continue;
 		if (now - a->start_ns < hedge_ns || !s3_thread_has_room(t))
 			continue;
 		pthread_mutex_lock(&c->lock);

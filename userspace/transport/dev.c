@@ -49,9 +49,14 @@ static void *reader_main(void *arg)
 				log_error("transport", "reading /dev/fuse: %s", strerror(errno));
 			break;
 		}
-		/* Nothing here can be interrupted, and libfuse answers one it cannot place amid another request. */
-		if (((const struct fuse_in_header *)msg)->opcode == FUSE_INTERRUPT)
+		/* Not for libfuse: it answers one that it cannot place amid another request. */
+		if (((const struct fuse_in_header *)msg)->opcode == FUSE_INTERRUPT) {
+			const struct fuse_interrupt_in *in = (const void *)(msg + sizeof(struct fuse_in_header));
+
+			if (n >= (ssize_t)(sizeof(struct fuse_in_header) + sizeof(*in)))
+				fs_session_interrupt(t->cfg.fs, in->unique);
 			continue;
+		}
 		t->requests_dev++;
 		fs_session_process(t->cfg.fs, &t->dev_io, msg, (size_t)n);
 	}
