@@ -21,6 +21,7 @@
 #include "base/cleanup.h"
 #include "daemon/features.h"
 #include "daemon/runstate.h"
+#include "trace/load.h"
 
 #define FEATURE_COLUMN 21
 #define FINDINGS_MAX 256
@@ -174,11 +175,40 @@ static void tracepoints_add(struct report *r)
 		report_add(r, LEVEL_OK, "BPF tracepoints", "", "reads, faults and FUSE requests");
 }
 
+/* Of the tracer that runs, else of one loaded for a moment. */
+static void programs_add(struct report *r)
+{
+	struct trace_program program[TRACE_PROGRAMS_MAX];
+	char run_dir[RUNSTATE_DIR_MAX], name[TRACE_NAME_BYTES + 16];
+	struct trace_config tc = { .run_dir = run_dir };
+	int nr = runstate_dir(run_dir, sizeof(run_dir), NULL), refused = 0;
+
+	if (nr == 0)
+		nr = trace_programs_get(&tc, program);
+	if (nr == -ENOENT)
+		nr = trace_programs_probe(&tc, program);
+	if (nr < 0) {
+		report_add(r, LEVEL_MORE, "BPF programs", geteuid() ? "run as root" : "", "%s", strerror(-nr));
+		return;
+	}
+	for (int i = 0; i < nr; i++) {
+		if (!program[i].error)
+			continue;
+		snprintf(name, sizeof(name), "BPF %s", program[i].name);
+		report_add(r, LEVEL_MORE, name, "the others run; this signal is lost unless one stands in", "%s",
+			   program[i].reason[0] ? program[i].reason : strerror(-program[i].error));
+		refused++;
+	}
+	if (!refused)
+		report_add(r, LEVEL_OK, "BPF programs", "", "the kernel takes all of them");
+}
+
 static void bpf_add(struct report *r)
 {
 	struct statfs st;
 
 	tracepoints_add(r);
+	programs_add(r);
 	if (statfs("/sys/fs/bpf", &st) == 0 && st.f_type == BPF_FS_MAGIC)
 		report_add(r, LEVEL_OK, "BPF file system", "", "on /sys/fs/bpf");
 	else

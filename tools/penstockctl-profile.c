@@ -134,10 +134,10 @@ static json_t *kept_json(const struct kept *k)
 
 static void profiles_print(const struct kept *all, size_t nr)
 {
-	static const char *const head[] = { "PROFILE", ">LOADS", ">FILES", ">READERS", ">READ", ">OF", ">TIME", ">AGE" };
+	static const char *const names[] = { "NAME", ">LOADS", ">FILES", ">READERS", ">READ", ">OF", ">TIME", ">AGE" };
 	struct table t = { 0 };
 
-	table_row(&t, head, array_len(head));
+	table_row(&t, names, array_len(names));
 	for (size_t i = 0; i < nr; i++) {
 		const char *cells[] = { all[i].name, "-", "-", "-", all[i].why.msg, "", "", "" };
 		char loads[16], files[16], readers[16], took[32], age[32], bytes[32], of[32];

@@ -16,6 +16,10 @@ for line in sys.stdin:
         print(0, flush=True)
         continue
     name, size = line.split()
+    if name == "read":
+        with open(size, "rb") as f:
+            print(len(f.read(4096)), flush=True)
+        continue
     function = getattr(library, name)
     function.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
     print(function(to, source, int(size), None), flush=True)
@@ -95,3 +99,26 @@ def test_uprobes_go_with_the_volume(bench):
     eventually(lambda: not probes & in_kernel('prog'), 'the uprobes are left')
     bench.check_gone(ids)
     equal(program.tell('cuMemcpyHtoD_v2 1000'), 0, 'a copy afterwards')
+
+
+def test_a_mount_counts_the_copies_of_its_readers(bench):
+    from test_fuse import mount
+    m = mount(bench)
+    program, other = Program(bench), Program(bench)
+    eventually(lambda: os.path.exists('/sys/fs/bpf/penstock/maps/state'), 'the tracer of the mount')
+    equal(m.get('trace/gpu'), '0', 'trace/gpu')
+    m.set('trace/gpu', '1')
+    equal(m.get('trace/gpu'), '1', 'trace/gpu')
+    equal(program.tell(f'read {m.file("file")}'), 4096, 'bytes read')
+    for p in (program, other):
+        p.tell('load')
+
+    def counted():
+        program.tell('cuMemcpyHtoD_v2 100000')
+        other.tell('cuMemcpyHtoD_v2 100000')
+        return int(m.get('load/gpu_copy_bytes')) > 0
+
+    eventually(counted, 'copies of the reader', 10)
+    m.set('trace/gpu', '0')
+    equal(m.get('trace/gpu'), '0', 'trace/gpu')
+    check(int(m.get('load/gpu_copy_bytes')) % 100000 == 0, 'a part of a copy was counted')

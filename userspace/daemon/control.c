@@ -90,7 +90,10 @@ static int get_setting(struct volume *v, enum ctl_value which, struct ctl_cell *
 	case CTL_TRACE_ENABLED:
 		ret->number = v->trace_enabled;
 		return 0;
-	default: /* cache/disk_bytes, trace/gpu: off */
+	case CTL_TRACE_GPU:
+		ret->number = v->gpu_on;
+		return 0;
+	default: /* cache/disk_bytes: none */
 		return 0;
 	}
 }
@@ -166,8 +169,8 @@ static int get_load(struct volume *v, enum ctl_value which, struct ctl_cell *ret
 	case CTL_LOAD_FAULT_STALL:
 		ret->number = v->trace_stall_ns / 1000;
 		break;
-	default: /* nobody counts copies to GPUs */
-		break;
+	default: /* load/gpu_copy_bytes */
+		ret->number = v->gpu_bytes;
 	}
 	return 0;
 }
@@ -210,9 +213,21 @@ static int set_mode(struct volume *v, uint64_t word)
 	return 0;
 }
 
+static void set_window(struct volume *v, uint64_t bytes)
+{
+	engine_window_set(v->engine, bytes);
+	fs_window_set(v->fs, bytes);
+}
+
 static int set_memory(struct volume *v, uint64_t bytes)
 {
-	return bytes > other_bytes(v) ? cache_budget_set(v->cache, bytes - other_bytes(v)) : -EINVAL;
+	uint64_t data_bytes = bytes > other_bytes(v) ? bytes - other_bytes(v) : 0;
+	int rc = data_bytes ? cache_budget_set(v->cache, data_bytes) : -EINVAL;
+
+	/* What is fetched ahead must find room. */
+	if (rc == 0 && engine_window(v->engine) > data_bytes / 2)
+		set_window(v, data_bytes / 2);
+	return rc;
 }
 
 static int control_set(void *ctx, enum ctl_value which, const struct ctl_cell *cell)
@@ -227,8 +242,7 @@ static int control_set(void *ctx, enum ctl_value which, const struct ctl_cell *c
 	case CTL_PREFETCH_MODE:
 		return set_mode(v, n);
 	case CTL_PREFETCH_WINDOW:
-		engine_window_set(v->engine, n);
-		fs_window_set(v->fs, n);
+		set_window(v, n);
 		return 0;
 	case CTL_PREFETCH_MAX_INFLIGHT:
 		s3_client_set_max_prefetch(v->client, (unsigned)n);
@@ -254,6 +268,8 @@ static int control_set(void *ctx, enum ctl_value which, const struct ctl_cell *c
 		return 0;
 	case CTL_TRACE_ENABLED:
 		return volume_tracing_set(v, n);
+	case CTL_TRACE_GPU:
+		return volume_gpu_set(v, n);
 	default:
 		/* What this version cannot do is off, and stays off. */
 		return n ? -EOPNOTSUPP : 0;

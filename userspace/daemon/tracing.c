@@ -26,6 +26,7 @@ static void tracing_access(void *ctx, const struct trace_access *a)
 	v->traced++;
 	if (a->kind == TRACE_FAULT && a->miss)
 		v->trace_faults++;
+	v->readers[(unsigned)a->pid % VOLUME_READERS_MAX] = a->pid;
 	fs_accessed(v->fs, a->ino, &access);
 }
 
@@ -69,6 +70,41 @@ static struct trace *tracing_open(struct volume *v)
 	return t;
 }
 
+/* Under the lock: processes that have libcuda mapped by now. */
+static void gpu_look(struct volume *v)
+{
+	struct trace_gpu sum;
+
+	for (unsigned i = 0; i < VOLUME_READERS_MAX; i++) {
+		if (v->readers[i])
+			trace_gpu_add(v->gpu, v->readers[i]);
+	}
+	trace_gpu_sweep(v->gpu);
+	if (trace_gpu_sum(v->gpu, &sum) == 0)
+		v->gpu_bytes = sum.bytes;
+}
+
+/* Under the lock. */
+static int gpu_switch(struct volume *v, bool on)
+{
+	char run_dir[RUNSTATE_DIR_MAX];
+	struct trace_config tc = { .run_dir = run_dir };
+	struct err e = { 0 };
+	int rc = runstate_dir(run_dir, sizeof(run_dir), &e);
+
+	if (!on) {
+		trace_gpu_free(v->gpu);
+		v->gpu = NULL;
+		return 0;
+	}
+	if (rc == 0 && !v->gpu)
+		rc = v->trace ? trace_gpu_new(&tc, VOLUME_READERS_MAX, &v->gpu, &e)
+			      : err_set(&e, -EOPNOTSUPP, "there is no tracer");
+	if (rc < 0)
+		log_warn("trace", "copies to GPUs are not counted: %s", e.msg);
+	return rc < 0 ? -EOPNOTSUPP : 0;
+}
+
 void volume_tracing_start(struct volume *v)
 {
 	struct trace *t = tracing_open(v);
@@ -83,7 +119,24 @@ void volume_tracing_start(struct volume *v)
 		trace_record_set(t, false);
 	v->trace_enabled = on;
 	engine_traced_set(v->engine, on);
+	if (v->gpu_on)
+		v->gpu_on = gpu_switch(v, true) == 0;
 	pthread_mutex_unlock(&v->trace_lock);
+}
+
+int volume_gpu_set(struct volume *v, bool on)
+{
+	int rc;
+
+	pthread_mutex_lock(&v->trace_lock);
+	/* Before the tracer runs it is a wish. */
+	rc = v->trace_tried ? gpu_switch(v, on) : 0;
+	if (rc == 0)
+		v->gpu_on = on;
+	if (v->gpu)
+		gpu_look(v);
+	pthread_mutex_unlock(&v->trace_lock);
+	return rc;
 }
 
 void volume_tracing_stop(struct volume *v)
@@ -91,6 +144,8 @@ void volume_tracing_stop(struct volume *v)
 	/* The tree's thread has ended. */
 	trace_reader_stop(v->accesses);
 	v->accesses = NULL;
+	trace_gpu_free(v->gpu);
+	v->gpu = NULL;
 	trace_stop(v->trace);
 	v->trace = NULL;
 }
@@ -114,10 +169,15 @@ int volume_tracing_set(struct volume *v, bool on)
 
 void volume_tracing_tick(struct volume *v)
 {
+	struct trace_counts counts;
 	struct trace_drops drops;
 
 	pthread_mutex_lock(&v->trace_lock);
 	if (v->trace && trace_drops_get(v->trace, &drops) == 0)
 		v->trace_dropped = drops.dropped;
+	if (v->trace && trace_counts_get(v->trace, &counts) == 0)
+		v->trace_stall_ns = counts.stall_ns;
+	if (v->gpu)
+		gpu_look(v);
 	pthread_mutex_unlock(&v->trace_lock);
 }

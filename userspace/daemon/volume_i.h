@@ -14,12 +14,14 @@
 #include "fs/fs.h"
 #include "prefetch/engine.h"
 #include "s3/client.h"
+#include "trace/gpu.h"
 #include "trace/load.h"
 #include "trace/reader.h"
 #include "transport/transport.h"
 
 #define CONNECTIONS_DEFAULT 64
 #define READ_AHEAD_DEFAULT_KB 4096
+#define VOLUME_READERS_MAX 64
 
 struct volume {
 	struct options o;
@@ -33,6 +35,8 @@ struct volume {
 	struct trace *trace;        /* NULL: not yet, or the kernel lets us see nothing */
 	bool trace_tried;           /* guard: trace_lock */
 	struct trace_reader *accesses;
+	struct trace_gpu_watch *gpu;            /* NULL: copies are not counted; guard: trace_lock */
+	atomic_int readers[VOLUME_READERS_MAX]; /* processes that read lately, placed by their pids */
 	int fuse_fd, end_fd;
 	bool mounted;
 	uint64_t mount_id; /* to tell ours from a later one on the same place */
@@ -48,8 +52,8 @@ struct volume {
 	atomic_bool up, stopping;
 	/* What was set last, where nothing below keeps it. */
 	atomic_uint max_inflight, max_connections, hedge_percent, read_ahead_kb;
-	atomic_bool trace_enabled;
-	atomic_ullong traced, trace_dropped, trace_faults, trace_stall_ns;
+	atomic_bool trace_enabled, gpu_on;
+	atomic_ullong traced, trace_dropped, trace_faults, trace_stall_ns, gpu_bytes;
 };
 
 /* control.c */
@@ -61,5 +65,7 @@ void volume_tracing_start(struct volume *v);
 void volume_tracing_stop(struct volume *v);
 void volume_tracing_tick(struct volume *v);
 int volume_tracing_set(struct volume *v, bool on);
+/* Whether copies to GPUs by the volume's readers are counted. */
+int volume_gpu_set(struct volume *v, bool on);
 
 #endif

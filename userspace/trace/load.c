@@ -296,6 +296,46 @@ int trace_drops_get(struct trace *t, struct trace_drops *ret)
 	return trace_with_entry(t, drops_read, ret);
 }
 
+static void counts_add(struct trace_counts *sum, const struct trace_counts *one)
+{
+	sum->bytes += one->bytes;
+	sum->map_bytes += one->map_bytes;
+	sum->hits += one->hits;
+	sum->misses += one->misses;
+	sum->faults += one->faults;
+	sum->stall_ns += one->stall_ns;
+	sum->requests += one->requests;
+	sum->request_bytes += one->request_bytes;
+	sum->last_ns = max_of(sum->last_ns, one->last_ns);
+}
+
+int trace_counts_get(struct trace *t, struct trace_counts *ret)
+{
+	struct trace_config c = trace_config_of(t);
+	struct trace_cgroup_key key, next;
+	struct trace_counts one;
+	struct pins pins;
+	int fd, rc = pins_lock(&pins, &c, false, NULL);
+
+	*ret = (struct trace_counts){ 0 };
+	if (rc < 0)
+		return rc;
+	fd = pins_open(&pins, "maps", "cgroups");
+	pins_unlock(&pins);
+	if (fd < 0)
+		return fd;
+	/* A group that goes away meanwhile starts the walk anew: it is bounded by the table's size. */
+	rc = bpf_map_get_next_key(fd, NULL, &next);
+	for (unsigned i = 0; rc == 0 && i < TRACE_CGROUPS_MAX; i++) {
+		key = next;
+		if (key.dev == t->dev && bpf_map_lookup_elem(fd, &key, &one) == 0)
+			counts_add(ret, &one);
+		rc = bpf_map_get_next_key(fd, &key, &next);
+	}
+	close(fd);
+	return 0;
+}
+
 int trace_clean(const struct trace_config *c, struct err *e)
 {
 	struct volumes v = VOLUMES_INIT;

@@ -59,6 +59,9 @@ int trace_record_set(struct trace *t, bool on);
 /* What went through the ring buffer, and what found no room. */
 int trace_drops_get(struct trace *t, struct trace_drops *ret);
 
+/* All that was counted of the volume's accesses, over all control groups. */
+int trace_counts_get(struct trace *t, struct trace_counts *ret);
+
 /* Removes volumes whose process or mount has gone, and the tracer when none is left. Number of volumes left. */
 int trace_clean(const struct trace_config *c, struct err *e);
 /* Removes the tracer whoever uses it; 0 when there is none. */
