@@ -194,13 +194,14 @@ class Mount(FuseProcess):
             f.write(value if isinstance(value, bytes) else f'{value}\n'.encode())
 
     def clean(self):
-        super().clean() if not os.path.ismount(self.tree()) else self._clean_tree()
+        if is_mounted(self.tree()):
+            self._clean_tree()
+        super().clean()
 
     def _clean_tree(self):
         if self.process:
             proc.stop(self.process, timeout=2)
         subprocess.run(['umount', '-l', self.tree()], stderr=subprocess.DEVNULL)
-        super().clean()
 
     def command(self):
         argv = [self.binary, 'mount', f's3://{self.bucket}/{self.prefix}'.rstrip('/'), self.directory,

@@ -19,7 +19,10 @@
 #include <unistd.h>
 
 #include "base/cleanup.h"
+#include "base/log.h"
 #include "daemon/mount_point.h"
+#include "daemon/runstate.h"
+#include "trace/load.h"
 
 #ifndef STATX_MNT_ID_UNIQUE
 #define STATX_MNT_ID_UNIQUE 0x4000u
@@ -105,9 +108,34 @@ static int probe_all_cpus(const char *mount_point)
 	return statvfs(mount_point, &st) < 0 ? -errno : 0;
 }
 
+struct probe_trace {
+	char kind; /* not '/', with which a path begins */
+	char id[TRACE_ID_BYTES];
+	dev_t dev;
+};
+
+/* A path to ask on every CPU, or a volume to trace. */
+union probe_task {
+	char path[OPT_PATH_MAX];
+	struct probe_trace trace;
+};
+
+/* What is pinned stays when this process ends. */
+static int probe_trace(const struct probe_trace *task, pid_t owner)
+{
+	char run_dir[RUNSTATE_DIR_MAX];
+	struct trace_config tc = { .run_dir = run_dir };
+	struct trace_volume_config vc = { .dev = task->dev, .id = task->id, .owner = owner };
+	struct trace *t;
+	struct err e;
+	int rc = runstate_dir(run_dir, sizeof(run_dir), &e);
+
+	return rc < 0 ? rc : trace_start(&tc, &vc, &t, &e);
+}
+
 static void __attribute__((noreturn)) probe_main(int fd, pid_t parent)
 {
-	char path[OPT_PATH_MAX];
+	union probe_task task;
 	ssize_t n;
 	int rc;
 
@@ -115,9 +143,9 @@ static void __attribute__((noreturn)) probe_main(int fd, pid_t parent)
 	prctl(PR_SET_NAME, "penstock-probe");
 	if (getppid() != parent)
 		_exit(0);
-	while ((n = read(fd, path, sizeof(path) - 1)) > 0) {
-		path[n] = '\0';
-		rc = probe_all_cpus(path);
+	while ((n = read(fd, &task, sizeof(task) - 1)) > 0) {
+		task.path[n] = '\0';
+		rc = task.path[0] == '/' ? probe_all_cpus(task.path) : probe_trace(&task.trace, parent);
 		if (write(fd, &rc, sizeof(rc)) < 0)
 			break;
 	}
@@ -159,6 +187,20 @@ int mount_probe_run(struct mount_probe *p, const char *mount_point, struct err *
 	if (read(p->fd, &rc, sizeof(rc)) != sizeof(rc))
 		rc = -EIO;
 	return rc < 0 ? err_set(e, rc, "the mount answers with an error: %s", strerror(-rc)) : 0;
+}
+
+void mount_probe_trace(struct mount_probe *p, dev_t dev, const char *id)
+{
+	struct probe_trace task = { .kind = 'T', .dev = dev };
+	struct pollfd pfd = { .fd = p->fd, .events = POLLIN };
+	int rc;
+
+	if (p->pid <= 0)
+		return;
+	snprintf(task.id, sizeof(task.id), "%s", id);
+	if (write(p->fd, &task, sizeof(task)) == sizeof(task) && poll(&pfd, 1, PROBE_TIMEOUT_MS) == 1 &&
+	    read(p->fd, &rc, sizeof(rc)) == sizeof(rc) && rc < 0)
+		log_debug("trace", "the probe could not load the tracer: %s", strerror(-rc));
 }
 
 void mount_probe_stop(struct mount_probe *p)

@@ -25,7 +25,7 @@ int kernel_mount_id(const char *mount_point, uint64_t *ret);
 int kernel_read_ahead_set(const char *mount_point, unsigned kb);
 
 /*
- * A process of its own that asks the mount something on each CPU: made before /dev/fuse is opened and before any
+ * A process of its own that asks the mount something on each CPU, and loads the tracer: made before /dev/fuse is opened and before any
  * thread, since a process that holds the descriptor must never wait for its own mount.
  */
 struct mount_probe {
@@ -36,6 +36,8 @@ struct mount_probe {
 int mount_probe_start(struct mount_probe *p, struct err *e);
 /* 0 = every CPU's queue answered in time. */
 int mount_probe_run(struct mount_probe *p, const char *mount_point, struct err *e);
+/* Has it load the tracer with this volume in it; what comes of that shows when the daemon starts its own. */
+void mount_probe_trace(struct mount_probe *p, dev_t dev, const char *id);
 void mount_probe_stop(struct mount_probe *p);
 
 #endif

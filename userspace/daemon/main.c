@@ -182,7 +182,8 @@ static int daemon_run(struct daemon *d)
 		rc = runstate_publish(&d->runstate, getpid(), d->o->mount_point, &e);
 	if (rc == 0)
 		rc = volume_start(d->o, &d->probe, &d->volume, &e);
-	mount_probe_stop(&d->probe);
+	if (rc < 0)
+		mount_probe_stop(&d->probe);
 	if (rc == 0) {
 		e.code = 0; /* a first try over io_uring may have failed */
 		daemon_stats(d);
@@ -193,7 +194,8 @@ static int daemon_run(struct daemon *d)
 		complain(&e);
 	daemon_tell(d, &e);
 	if (rc == 0) {
-		volume_settle(d->volume);
+		volume_settle(d->volume, &d->probe);
+		mount_probe_stop(&d->probe);
 		daemon_serve(d);
 		daemon_stats(d);
 		d->volume = volume_stop(d->volume);
@@ -319,6 +321,7 @@ int main(int argc, char **argv)
 	case VERB_MOUNT:
 		return verb_mount(&o);
 	case VERB_UNMOUNT:
+		log_setup(LOG_LEVEL_WARN, LOG_FORMAT_TEXT, STDERR_FILENO);
 		return unmount_run(o.mount_point, o.lazy_unmount, &e) < 0 ? complain(&e) : 0;
 	case VERB_VERSION:
 		return verb_version(&o);

@@ -42,7 +42,7 @@ static void tracing_id(const char *id, char ret[TRACE_ID_BYTES])
 	snprintf(ret, TRACE_ID_BYTES, "%.46s-%016" PRIx64, id, h);
 }
 
-static struct trace *tracing_open(struct volume *v)
+static struct trace *tracing_open(struct volume *v, struct mount_probe *probe)
 {
 	char run_dir[RUNSTATE_DIR_MAX], id[TRACE_ID_BYTES];
 	struct trace_config tc = { .run_dir = run_dir };
@@ -56,6 +56,8 @@ static struct trace *tracing_open(struct volume *v)
 		return NULL;
 	vc.dev = makedev(m.dev_major, m.dev_minor);
 	tracing_id(v->o.volume_id, id);
+	/* Loading takes some 30 MiB for the kernel's types: not of a daemon that has a budget. We join then. */
+	mount_probe_trace(probe, vc.dev, id);
 	if (trace_start(&tc, &vc, &t, &e) < 0) {
 		log_info("trace", "accesses are not seen, prefetch goes by requests alone: %s", e.msg);
 		return NULL;
@@ -105,9 +107,9 @@ static int gpu_switch(struct volume *v, bool on)
 	return rc < 0 ? -EOPNOTSUPP : 0;
 }
 
-void volume_tracing_start(struct volume *v)
+void volume_tracing_start(struct volume *v, struct mount_probe *probe)
 {
-	struct trace *t = tracing_open(v);
+	struct trace *t = tracing_open(v, probe);
 	bool on;
 
 	pthread_mutex_lock(&v->trace_lock);

@@ -306,9 +306,9 @@ int volume_start(const struct options *o, struct mount_probe *probe, struct volu
 	return 0;
 }
 
-void volume_settle(struct volume *v)
+void volume_settle(struct volume *v, struct mount_probe *probe)
 {
-	volume_tracing_start(v);
+	volume_tracing_start(v, probe);
 }
 
 int volume_end_fd(const struct volume *v)

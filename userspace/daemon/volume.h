@@ -21,8 +21,8 @@ struct volume;
 int volume_start(const struct options *o, struct mount_probe *probe, struct volume **ret, struct err *e);
 /* Readable when the kernel has ended the connection: somebody unmounted it. */
 int volume_end_fd(const struct volume *v);
-/* What may take its time, once the mount has been told of. */
-void volume_settle(struct volume *v);
+/* What may take its time, once the mount has been told of; the probe lends its memory. */
+void volume_settle(struct volume *v, struct mount_probe *probe);
 /* Housekeeping, about once a second. */
 void volume_tick(struct volume *v);
 /* Writes the counters to <path> as JSON, replacing the file. */

@@ -61,7 +61,7 @@ struct volume {
 int volume_control_start(struct volume *v, struct err *e);
 void volume_control_stop(struct volume *v);
 /* tracing.c */
-void volume_tracing_start(struct volume *v);
+void volume_tracing_start(struct volume *v, struct mount_probe *probe);
 void volume_tracing_stop(struct volume *v);
 void volume_tracing_tick(struct volume *v);
 int volume_tracing_set(struct volume *v, bool on);
