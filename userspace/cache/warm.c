@@ -18,7 +18,9 @@ static bool warm_wanted(const struct cache *c)
 {
 	const struct slab *s = &c->slab;
 
-	return s->fresh + STEP_BYTES / s->slot_bytes > s->warm && s->warm < s->nr_slots;
+	/* A budget that was lowered may lie below what has been used before. */
+	return s->fresh + STEP_BYTES / s->slot_bytes > s->warm &&
+	       max_of(s->warm, s->fresh) < s->nr_slots - s->nr_withheld;
 }
 
 void cache_warm_check(struct cache *c)
@@ -34,7 +36,8 @@ static void *warmer_main(void *arg)
 
 	pthread_mutex_lock(&c->lock);
 	while (!c->stopping) {
-		uint32_t from = max_of(s->warm, s->fresh), to = min_of(from + STEP_BYTES / s->slot_bytes, s->nr_slots);
+		uint32_t from = max_of(s->warm, s->fresh),
+			 to = min_of(from + STEP_BYTES / s->slot_bytes, s->nr_slots - s->nr_withheld);
 		uint32_t trims = s->nr_trims;
 
 		if (!warm_wanted(c) || !slab_used(s)) {

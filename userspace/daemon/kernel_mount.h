@@ -25,8 +25,8 @@ int kernel_mount_id(const char *mount_point, uint64_t *ret);
 int kernel_read_ahead_set(const char *mount_point, unsigned kb);
 
 /*
- * A process of its own that asks the mount something on each CPU, and loads the tracer: made before /dev/fuse is opened and before any
- * thread, since a process that holds the descriptor must never wait for its own mount.
+ * A process of its own that asks the mount something on each CPU, and loads the tracer: made before /dev/fuse is opened
+ * and before any thread, since a process that holds the descriptor must never wait for its own mount.
  */
 struct mount_probe {
 	pid_t pid;
