@@ -246,3 +246,23 @@ def test_a_second_pass_is_fetched_ahead_too(t):
         check(after['s3_requests'] - before['s3_requests'] <= 60,
               f'{after["s3_requests"] - before["s3_requests"]} requests for {total >> 20} MiB')
         check(after['fetched_bytes'] <= total * 2.1, f'{after["fetched_bytes"]} bytes fetched for two passes of {total}')
+
+
+@options(timeout=90, san=True)
+def test_a_profile_that_came_with_the_data_is_used_and_not_shown(t):
+    server, directory, total = model_server(t, shards=6)
+    kept = os.path.join(t.directory, 'profiles')
+    with t.mount(server, profile_dir=kept) as m:
+        wanted = slices(t, m, directory, 1, 2)
+    path = profile_of(kept)
+    with open(path, 'rb') as f:
+        server.client().put(BUCKET, f'.penstock/profiles/{os.path.basename(path)}', f.read())
+    with t.mount(server, profile_dir=os.path.join(t.directory, 'empty')) as m:
+        settled(m, wanted * 0.95)
+        time.sleep(0.5)
+        fetched = m.stats()['fetched_bytes']
+        check(fetched <= wanted * 1.1 + MIB, f'{fetched} bytes were fetched, {wanted} had been read')
+        check('.penstock' not in os.listdir(m.directory), 'the private directory is shown')
+        check(not os.path.exists(m.file('.penstock')), 'the private directory can be looked up')
+        check(not os.path.exists(m.file('.penstock/profiles')), 'what is in it can be looked up')
+        loaded(t, m, directory)

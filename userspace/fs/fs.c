@@ -72,10 +72,20 @@ int fs_key(const struct fs *fs, const char *path, char ret[S3_KEY_MAX + 1])
 	return n > S3_KEY_MAX ? -ENAMETOOLONG : 0;
 }
 
+bool fs_path_hidden(const char *path)
+{
+	size_t len = strlen(ENGINE_PRIVATE_DIR);
+
+	return strncmp(path, ENGINE_PRIVATE_DIR, len) == 0 && (path[len] == '\0' || path[len] == '/');
+}
+
 bool fs_name_usable(const struct fs *fs, const char *name, size_t len, const char *key, size_t key_len)
 {
+	size_t skip = strlen(fs->prefix);
 	const char *why = NULL;
 
+	if (key_len > skip && fs_path_hidden(key + skip))
+		return false;
 	if (len == 0)
 		why = "it holds an empty component (//)";
 	else if (memchr(name, '\0', len))

@@ -99,6 +99,8 @@ void fs_attr(const struct fs *fs, uint64_t id, const struct meta_record *rec, st
 /* Key of a path below the mount: prefix + path. -ENAMETOOLONG over S3's limit. */
 int fs_key(const struct fs *fs, const char *path, char ret[S3_KEY_MAX + 1]);
 int fs_path_join(const char *dir, const char *name, char ret[S3_KEY_MAX + 1]);
+/* Is it ours, and not the user's: never shown. */
+bool fs_path_hidden(const char *path);
 /* Can a directory entry carry these bytes of a key as its name? Logs one line where not. */
 bool fs_name_usable(const struct fs *fs, const char *name, size_t len, const char *key, size_t key_len);
 

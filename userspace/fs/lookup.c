@@ -372,7 +372,8 @@ void fs_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 		free(op);
 		return;
 	}
-	if (meta_get(fs->meta, op->path, clock_mono_ns(), &rec)) {
+	rec.kind = META_NONE;
+	if (fs_path_hidden(op->path) || meta_get(fs->meta, op->path, clock_mono_ns(), &rec)) {
 		reply_record(fs, req, op->path, &rec);
 		free(op);
 		return;

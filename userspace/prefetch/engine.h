@@ -21,6 +21,10 @@
 /* EAGER: everything below the mount, whatever it is. */
 enum engine_mode { ENGINE_OFF = 0, ENGINE_AUTO, ENGINE_EAGER };
 
+/* Beside the data: profiles that came with it. */
+#define ENGINE_PRIVATE_DIR ".penstock"
+#define ENGINE_PROFILES_DIR ENGINE_PRIVATE_DIR "/profiles/"
+
 struct engine;
 struct engine_file;
 

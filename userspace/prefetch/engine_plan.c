@@ -204,14 +204,18 @@ static int everything_plan(struct engine *e, struct engine_model *m)
 {
 	_cleanup_free_ uint32_t *file = NULL;
 	struct listing l;
+	size_t nr = 0;
 	int rc = engine_list(e, m->name, true, &l);
 
 	if (rc < 0)
 		return rc;
 	file = calloc(l.nr + 1, sizeof(*file));
-	for (size_t i = 0; file && i < l.nr; i++)
-		file[i] = (uint32_t)i;
-	rc = !file ? -ENOMEM : l.nr ? files_plan(e, m, &l, file, l.nr) : -ENOENT;
+	for (size_t i = 0; file && i < l.nr; i++) {
+		/* What is ours is not read. */
+		if (strncmp(l.item[i].name, ENGINE_PRIVATE_DIR "/", sizeof(ENGINE_PRIVATE_DIR)) != 0)
+			file[nr++] = (uint32_t)i;
+	}
+	rc = !file ? -ENOMEM : nr ? files_plan(e, m, &l, file, nr) : -ENOENT;
 	listing_done(&l);
 	return rc;
 }

@@ -24,6 +24,7 @@
 #include "base/log.h"
 #include "prefetch/engine_i.h"
 
+#define PROFILE_NAME_BYTES (PROFILE_DATASET_BYTES + 16)
 #define BUILDER_MAX_BYTES (16u << 20)
 /* A load has ended after so long without an access: with all files closed, and with mappings that stay. */
 #define CLOSED_END_NS (2 * NSEC_PER_SEC)
@@ -71,13 +72,19 @@ int engine_dataset_digest(const struct listing *l, const uint32_t *file, size_t 
 	return rc;
 }
 
+static void profile_name(const uint8_t digest[PROFILE_DATASET_BYTES], char ret[PROFILE_NAME_BYTES])
+{
+	for (unsigned i = 0; i < PROFILE_DATASET_BYTES / 2; i++)
+		snprintf(ret + i * 2, 3, "%02x", digest[i]);
+	snprintf(ret + PROFILE_DATASET_BYTES, PROFILE_NAME_BYTES - PROFILE_DATASET_BYTES, ".profile");
+}
+
 static void profile_path(const struct engine *e, const uint8_t digest[PROFILE_DATASET_BYTES], char *ret, size_t room)
 {
-	int n = snprintf(ret, room, "%s/", e->profile_dir);
+	char name[PROFILE_NAME_BYTES];
 
-	for (unsigned i = 0; i < PROFILE_DATASET_BYTES / 2 && n > 0 && (size_t)n < room; i++)
-		n += snprintf(ret + n, room - (size_t)n, "%02x", digest[i]);
-	snprintf(ret + n, room - (size_t)n, ".profile");
+	profile_name(digest, name);
+	snprintf(ret, room, "%s/%s", e->profile_dir, name);
 }
 
 static int file_read(const char *path, struct buf *out)
@@ -100,27 +107,71 @@ static int file_read(const char *path, struct buf *out)
 	return n < 0 ? -errno : 0;
 }
 
-/* The profile of this version: 0, -ENOENT, or an error that has been told. */
-static int profile_read(const struct engine *e, const uint8_t digest[PROFILE_DATASET_BYTES], struct profile **ret)
+/* Is it a profile of this version? An error has been told. */
+static int profile_take(const struct buf *bytes, const char *from, const uint8_t digest[PROFILE_DATASET_BYTES],
+			struct profile **ret)
 {
-	_cleanup_buf_ struct buf bytes;
-	char path[PATH_MAX + 80];
 	struct err why = { 0 };
-	int rc;
+	int rc = profile_decode(bytes->data, bytes->len, ret, &why);
 
-	buf_init(&bytes, PROFILE_ENCODED_MAX_BYTES);
-	profile_path(e, digest, path, sizeof(path));
-	rc = file_read(path, &bytes);
-	if (rc == -ENOENT)
-		return rc;
-	if (rc == 0)
-		rc = profile_decode(bytes.data, bytes.len, ret, &why);
 	if (rc == 0 && memcmp((*ret)->dataset, digest, PROFILE_DATASET_BYTES) != 0) {
 		profile_free(take_ptr(*ret));
 		rc = err_set(&why, -EBADMSG, "it belongs to another version of the data");
 	}
 	if (rc < 0)
-		log_info("prefetch", "profile %s is not used: %s", path, why.msg[0] ? why.msg : strerror(-rc));
+		log_info("prefetch", "profile %s is not used: %s", from, why.msg[0] ? why.msg : strerror(-rc));
+	return rc;
+}
+
+/* The profile of this version in our directory: 0, -ENOENT, or an error that has been told. */
+static int profile_read(const struct engine *e, const uint8_t digest[PROFILE_DATASET_BYTES], struct profile **ret)
+{
+	_cleanup_buf_ struct buf bytes;
+	char path[PATH_MAX + 80];
+	int rc;
+
+	buf_init(&bytes, PROFILE_ENCODED_MAX_BYTES);
+	profile_path(e, digest, path, sizeof(path));
+	rc = file_read(path, &bytes);
+	if (rc < 0 && rc != -ENOENT)
+		log_info("prefetch", "profile %s is not used: %s", path, strerror(-rc));
+	return rc < 0 ? rc : profile_take(&bytes, path, digest, ret);
+}
+
+/* The one that came with the data. */
+static int profile_fetch(struct engine *e, const uint8_t digest[PROFILE_DATASET_BYTES], struct profile **ret)
+{
+	_cleanup_buf_ struct buf bytes;
+	char dir[S3_KEY_MAX + 1], name[PROFILE_NAME_BYTES], key[S3_KEY_MAX + PROFILE_NAME_BYTES];
+	_cleanup_free_ char *body = NULL;
+	struct cache_object *o = NULL;
+	struct listing l;
+	int rc;
+
+	buf_init(&bytes, PROFILE_ENCODED_MAX_BYTES);
+	profile_name(digest, name);
+	if (snprintf(dir, sizeof(dir), "%s" ENGINE_PROFILES_DIR, e->prefix) >= (int)sizeof(dir))
+		return -ENOENT;
+	snprintf(key, sizeof(key), "%s%s", dir, name);
+	rc = engine_list(e, dir, false, &l);
+	if (rc < 0)
+		return -ENOENT;
+	rc = -ENOENT;
+	for (size_t i = 0; i < l.nr && rc == -ENOENT; i++) {
+		const struct listed *item = &l.item[i];
+
+		if (strcmp(item->name, name) != 0 || item->size_bytes > PROFILE_ENCODED_MAX_BYTES)
+			continue;
+		o = cache_object_get(e->cfg.cache, key, item->etag, item->size_bytes, item->mtime);
+		body = malloc(item->size_bytes + 1);
+		rc = o && body ? engine_bytes(e, o, 0, item->size_bytes, body) : -ENOMEM;
+		if (rc == 0)
+			rc = buf_add(&bytes, body, item->size_bytes);
+		if (rc == 0)
+			rc = profile_take(&bytes, key, digest, ret);
+	}
+	cache_object_put(e->cfg.cache, o);
+	listing_done(&l);
 	return rc;
 }
 
@@ -196,6 +247,8 @@ int engine_profile_plan(struct engine *e, struct engine_model *m, const struct l
 	struct profile_range r;
 	int rc = e->profile_dir[0] ? profile_read(e, m->digest, &p) : -ENOENT;
 
+	if (rc < 0)
+		rc = profile_fetch(e, m->digest, &p);
 	if (rc < 0)
 		return -ENOENT;
 	place = calloc(p->nr_files + 1, sizeof(*place));
