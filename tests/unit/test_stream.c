@@ -468,9 +468,68 @@ static void no_order_of_reads_breaks_the_bounds(void **state)
 	}
 }
 
+/* --- strides --- */
+
+/* Slices of rows, as a rank of a tensor-parallel model reads them past the page cache. */
+static void reads_at_a_constant_distance_are_fetched_ahead(void **state)
+{
+	for (int backward = 0; backward < 2; backward++) {
+		struct sim m;
+		unsigned missed_late = 0;
+
+		sim_init(&m, 1 * GIB);
+		sim_read(&m, 512 * MIB, 4 * KIB);
+		for (unsigned i = 0; i < 400; i++) {
+			uint64_t at = backward ? 1 * GIB - (i + 1) * MIB : i * MIB;
+			bool missed = sim_read(&m, at, BLOCK);
+
+			missed_late += i >= 8 && missed;
+		}
+		assert_int_equal(missed_late, 0);
+		assert_int_equal(m.sweep_bytes, 0);
+		/* Only what is read, and what is ahead of the last one. */
+		assert_true(m.fetched <= m.wanted + 34 * BLOCK + MIB);
+		sim_done(&m);
+	}
+}
+
+static void a_distance_that_changes_is_no_stride(void **state)
+{
+	uint32_t seed = 7;
+	struct sim m;
+
+	sim_init(&m, 1 * GIB);
+	for (unsigned i = 0, at = 1; i < 100; i++, at += 1 + next_random(&seed) % 16)
+		sim_read(&m, at * MIB, 64 * KIB);
+	assert_true(m.fetched <= 2 * m.wanted + 10 * BLOCK);
+	sim_done(&m);
+}
+
+static void a_stride_ends_with_the_file_and_with_the_memory(void **state)
+{
+	struct sim m;
+
+	sim_init(&m, 100 * MIB + 1000);
+	for (unsigned i = 0; i <= 100; i++)
+		sim_read(&m, i * MIB, min_of(BLOCK, m.lim.file_bytes - i * MIB));
+	for (int i = 99; i >= 0; i--)
+		sim_read(&m, (uint64_t)i * MIB + 2 * BLOCK, 1000);
+	sim_done(&m);
+
+	sim_init(&m, 1 * GIB);
+	m.memory_bytes = 4 * BLOCK;
+	for (unsigned i = 0; i < 500; i++)
+		sim_read(&m, i * 2 * MIB, BLOCK);
+	assert_in_range(m.nr_missed, 1, 10);
+	sim_done(&m);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(reads_at_a_constant_distance_are_fetched_ahead),
+		cmocka_unit_test(a_distance_that_changes_is_no_stride),
+		cmocka_unit_test(a_stride_ends_with_the_file_and_with_the_memory),
 		cmocka_unit_test(a_forward_stream_is_fetched_ahead_in_whole_units),
 		cmocka_unit_test(the_window_grows_with_the_evidence_and_only_while_the_reader_waits),
 		cmocka_unit_test(the_window_ends_at_its_maximum),

@@ -90,7 +90,7 @@ static void check_range(const struct sim *m, const struct stream_range *r)
 {
 	assert_true(r->len > 0);
 	assert_true(r->offset + r->len <= m->lim.file_bytes);
-	assert_in_range(r->stream + 1, 0, STREAM_MAX);
+	assert_in_range(r->stream + 2, 0, STREAM_MAX + 1);
 }
 
 /* One read: true if it had to wait. */
@@ -117,7 +117,7 @@ static bool sim_read(struct sim *m, uint64_t offset, uint64_t len)
 		uint64_t accepted;
 
 		check_range(m, r);
-		if (r->stream < 0)
+		if (r->stream == -1)
 			m->sweep_bytes += r->len;
 		accepted = sim_prefetch(m, r->offset, r->len);
 		if (accepted < r->len)

@@ -10,6 +10,7 @@
  */
 #include "prefetch/stream.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/cleanup.h"
@@ -20,6 +21,9 @@
 #define SWEEP_EVIDENCE 5
 #define SWEEP_UNIT_BYTES (16u << 20)
 #define GAIN_PROVEN_BYTES (8u << 20)
+/* Steps that are the same, before the next ones are believed. */
+#define STRIDE_EVIDENCE 3
+#define STRIDE_AHEAD_MAX 32
 
 static uint64_t stream_slack(const struct stream *st)
 {
@@ -175,6 +179,44 @@ static struct stream_range stream_sweep(struct stream_set *s, const struct strea
 	return r;
 }
 
+/* A read away from all streams: does it keep the distance of those before? */
+static bool stride_observe(struct stride *sd, uint64_t offset, uint64_t len)
+{
+	int64_t step = (int64_t)(offset - sd->offset);
+
+	if (step == sd->step && len == sd->len) {
+		sd->nr_repeats++;
+	} else {
+		sd->nr_repeats = 0;
+		sd->ahead = offset;
+	}
+	sd->step = step;
+	sd->offset = offset;
+	sd->len = len;
+	return sd->nr_repeats >= STRIDE_EVIDENCE - 1;
+}
+
+/* The next elements, more of them with every repeat, a few at a time. */
+static void stride_plan(struct stride *sd, const struct stream_limits *lim, struct stream_plan *plan)
+{
+	uint64_t room = lim->window_max_bytes / sd->len, most = min_of((uint64_t)STRIDE_AHEAD_MAX, max_of(room, 1ull));
+	uint64_t nr = min_of((uint64_t)sd->nr_repeats * 2, most), at;
+	bool up = sd->step > 0;
+
+	if (up ? sd->ahead < sd->offset : sd->ahead > sd->offset)
+		sd->ahead = sd->offset;
+	while (plan->nr < STREAM_PLAN_MAX - 1) {
+		at = sd->ahead + (uint64_t)sd->step;
+		/* Past the end, below the beginning (which wraps around), or far enough. */
+		if (at >= lim->file_bytes || (up ? at - sd->offset : sd->offset - at) > nr * (uint64_t)llabs(sd->step))
+			return;
+		plan->range[plan->nr++] = (struct stream_range){ .offset = at,
+								 .len = min_of(sd->len, lim->file_bytes - at),
+								 .stream = STREAM_OF_STRIDE };
+		sd->ahead = at;
+	}
+}
+
 struct stream_range stream_first_touch(struct stream_set *s, const struct stream_limits *lim, uint64_t offset,
 				       uint64_t len)
 {
@@ -191,6 +233,7 @@ void stream_observe(struct stream_set *s, const struct stream_limits *lim, uint6
 {
 	uint64_t end = offset + len;
 	int i = stream_find(s, offset, end, missed);
+	bool striding = false;
 	struct stream_range r = { 0 };
 	struct stream *st;
 
@@ -198,7 +241,8 @@ void stream_observe(struct stream_set *s, const struct stream_limits *lim, uint6
 	s->clock++;
 	s->read_bytes += len;
 	if (i < 0) {
-		if (len >= LARGE_READ_BYTES && s->nr)
+		striding = s->nr && stride_observe(&s->stride, offset, len);
+		if (!striding && len >= LARGE_READ_BYTES && s->nr)
 			s->nr_scattered++;
 		i = stream_new(s, offset, end);
 	} else {
@@ -219,6 +263,8 @@ void stream_observe(struct stream_set *s, const struct stream_limits *lim, uint6
 		r.stream = i;
 		ret_plan->range[ret_plan->nr++] = r;
 	}
+	if (striding)
+		stride_plan(&s->stride, lim, ret_plan);
 	r = stream_sweep(s, lim);
 	if (r.len)
 		ret_plan->range[ret_plan->nr++] = r;
@@ -226,6 +272,12 @@ void stream_observe(struct stream_set *s, const struct stream_limits *lim, uint6
 
 void stream_cut(struct stream_set *s, const struct stream_range *range, uint64_t accepted)
 {
+	if (range->stream == STREAM_OF_STRIDE) {
+		/* This element and those behind it. */
+		if (s->stride.step > 0 ? s->stride.ahead >= range->offset : s->stride.ahead <= range->offset)
+			s->stride.ahead = range->offset - (uint64_t)s->stride.step;
+		return;
+	}
 	if (range->stream < 0) {
 		s->sweep_next = min_of(s->sweep_next, range->offset + accepted);
 		return;

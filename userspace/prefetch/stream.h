@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What to fetch next, told from the reads of one inode: sequential streams, forward or backward, several at once,
- * and large reads scattered over the whole file. Pure: positions in, ranges out.
+ * reads at a constant distance, and large reads scattered over the whole file. Pure: positions in, ranges out.
  *
  * One set belongs to an inode, never to a handle: several processes may share one descriptor, and one reader may open a
  * file many times. Threads: the owner's lock.
@@ -26,6 +26,14 @@ struct stream {
 	bool from_start; /* began at the file's first byte */
 };
 
+/* The last read that was no part of a stream, and how far it was from the one before. */
+struct stride {
+	uint64_t offset, len;
+	int64_t step;
+	unsigned nr_repeats; /* of the step */
+	uint64_t ahead;      /* fetched up to here (or down to here), as an offset of an element */
+};
+
 struct stream_set {
 	struct stream stream[STREAM_MAX];
 	unsigned nr;
@@ -36,6 +44,7 @@ struct stream_set {
 	unsigned nr_returns;
 	int last;            /* index of the stream of the last read */
 	uint64_t sweep_next; /* whole-file plan: fetched up to here */
+	struct stride stride;
 	bool touched;
 };
 
@@ -50,11 +59,14 @@ struct stream_limits {
 
 struct stream_range {
 	uint64_t offset, len; /* len 0 = nothing */
-	int stream;           /* index, or -1 for the whole-file plan */
+	int stream;           /* index, -1 for the whole-file plan, -2 for an element of a stride */
 };
 
+#define STREAM_PLAN_MAX 8
+#define STREAM_OF_STRIDE (-2)
+
 struct stream_plan {
-	struct stream_range range[2];
+	struct stream_range range[STREAM_PLAN_MAX];
 	unsigned nr;
 };
 
