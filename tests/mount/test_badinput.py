@@ -54,9 +54,9 @@ class Attempt:
         return text
 
     def traces(self):
-        """Mounts, processes and pid files."""
+        """Mounts, programs and pid files. A daemon that has just begun has a second process for a moment."""
         commands = map(leftovers.command, leftovers.processes(self.t.directory))
-        ours = [command for command in commands if command.startswith(build_path('bin', 'penstock'))]
+        ours = sorted({command for command in commands if command.startswith(build_path('bin', 'penstock'))})
         return (leftovers.mounts(self.t.directory), ours, sorted(glob.glob(glob.escape(self.run) + '/volumes/*.pid')))
 
 
