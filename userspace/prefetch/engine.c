@@ -27,8 +27,7 @@
 /* A plan that ended may be tried again. */
 #define RETRY_NS (30 * NSEC_PER_SEC)
 
-/* Under the engine's lock. The last one frees it. */
-static void model_put(struct engine_model *m)
+void engine_model_put(struct engine_model *m)
 {
 	struct engine *e = m->engine;
 
@@ -49,7 +48,7 @@ static void model_unlist(struct engine *e, struct engine_model *m)
 {
 	list_del(&m->link);
 	e->nr_models--;
-	model_put(m);
+	engine_model_put(m);
 }
 
 static struct engine_model *model_find(struct engine *e, const char *name)
@@ -112,8 +111,7 @@ static void engine_again(struct engine *e)
 	pthread_mutex_unlock(&e->lock);
 }
 
-/* Asks for what the plan wants now, and no more than is soon sent. */
-static void model_pump(struct engine_model *m)
+void engine_model_pump(struct engine_model *m)
 {
 	struct engine *e = m->engine;
 	struct sched_limits lim = { .window_bytes = atomic_load(&e->window_bytes) };
@@ -141,6 +139,55 @@ static void model_pump(struct engine_model *m)
 		engine_again(e);
 }
 
+/* What was read and is asked for again is wanted again from here on. Under the model's lock. */
+static void file_pass(struct engine_model *m, const struct engine_file *f)
+{
+	uint32_t pass = cache_object_pass(f->object);
+
+	if (pass == m->pass[f->index])
+		return;
+	m->pass[f->index] = pass;
+	sched_file_rewind(m->sched, f->index);
+}
+
+/* Under the model's lock. */
+static void file_access(struct engine_model *m, const struct engine_file *f, const struct engine_access *a)
+{
+	m->accessed = true;
+	m->access_ns = clock_mono_ns();
+	if (a->request)
+		file_pass(m, f);
+	if (a->request || a->cached)
+		sched_consume(m->sched, f->index, a->offset, a->len, a->cached);
+	if (a->request != f->engine->traced)
+		engine_record_access(m, f->index, a);
+}
+
+/* Readers do not wait for the plan: what they got before there was one, as far as it fits. */
+static void early_add(struct engine_file *f, const struct engine_access *a)
+{
+	struct engine_access *last;
+
+	pthread_mutex_lock(&f->lock);
+	last = f->nr_early ? &f->early[f->nr_early - 1] : NULL;
+	if (last && last->offset + last->len == a->offset && last->request == a->request && last->pid == a->pid)
+		last->len += a->len;
+	else if (f->nr_early < ENGINE_EARLY_MAX)
+		f->early[f->nr_early++] = *a;
+	pthread_mutex_unlock(&f->lock);
+}
+
+static void early_tell(struct engine_model *m, struct engine_file *f)
+{
+	pthread_mutex_lock(&m->lock);
+	pthread_mutex_lock(&f->lock);
+	for (unsigned i = 0; i < f->nr_early; i++)
+		file_access(m, f, &f->early[i]);
+	f->nr_early = 0;
+	pthread_mutex_unlock(&f->lock);
+	pthread_mutex_unlock(&m->lock);
+}
+
 /* Under the lock. */
 static void file_attach(struct engine_file *f, struct engine_model *m)
 {
@@ -150,6 +197,7 @@ static void file_attach(struct engine_file *f, struct engine_model *m)
 		f->index = (uint32_t)i;
 		m->refs++;
 		m->nr_open += f->open;
+		early_tell(m, f);
 		__atomic_store_n(&f->model, m, __ATOMIC_RELEASE);
 	}
 }
@@ -212,24 +260,8 @@ static void model_make(struct engine *e, struct engine_model *m)
 	model_made(e, m, rc);
 	pthread_mutex_unlock(&e->lock);
 	if (rc == 0)
-		model_pump(m);
+		engine_model_pump(m);
 	pthread_mutex_lock(&e->lock);
-}
-
-/* Under the lock. */
-static unsigned models_get(struct engine *e, struct engine_model *ret[ENGINE_MODELS_MAX])
-{
-	unsigned nr = 0;
-
-	list_for_each(n, &e->models) {
-		struct engine_model *m = list_entry(n, struct engine_model, link);
-
-		if (m->state != MODEL_RUNNING)
-			continue;
-		m->refs++;
-		ret[nr++] = m;
-	}
-	return nr;
 }
 
 /* Under the lock, which is dropped: waits for work, and pumps while there is something left to pump. */
@@ -252,13 +284,13 @@ static void engine_wait(struct engine *e)
 	if (pthread_cond_timedwait(&e->cond, &e->lock, &until) != ETIMEDOUT || e->stopping)
 		return;
 	atomic_store(&e->again, false);
-	nr = models_get(e, m);
+	nr = engine_models_get(e, m);
 	pthread_mutex_unlock(&e->lock);
 	for (unsigned i = 0; i < nr; i++)
-		model_pump(m[i]);
+		engine_model_pump(m[i]);
 	pthread_mutex_lock(&e->lock);
 	while (nr)
-		model_put(m[--nr]);
+		engine_model_put(m[--nr]);
 }
 
 static void *engine_main(void *arg)
@@ -282,10 +314,10 @@ static void *engine_main(void *arg)
 			engine_record_write(e, m);
 			pthread_mutex_lock(&e->lock);
 		}
-		model_put(m);
+		engine_model_put(m);
 	}
 	while ((n = list_pop_front(&e->jobs)))
-		model_put(list_entry(n, struct engine_model, job));
+		engine_model_put(list_entry(n, struct engine_model, job));
 	pthread_mutex_unlock(&e->lock);
 	return NULL;
 }
@@ -400,6 +432,7 @@ struct engine_file *engine_file_get(struct engine *e, const char *key, struct ca
 		return NULL;
 	f->engine = e;
 	f->refs = 1;
+	pthread_mutex_init(&f->lock, NULL);
 	f->object = cache_object_ref(object);
 	pthread_mutex_lock(&e->lock);
 	list_push_back(&e->files, &f->link);
@@ -469,26 +502,16 @@ void engine_file_put(struct engine_file *f)
 	pthread_mutex_lock(&e->lock);
 	list_del(&f->link);
 	if (f->model)
-		model_put(f->model);
+		engine_model_put(f->model);
 	pthread_mutex_unlock(&e->lock);
 	cache_object_put(e->cfg.cache, f->object);
+	pthread_mutex_destroy(&f->lock);
 	free(f);
 }
 
 static struct engine_model *file_model(struct engine_file *f)
 {
 	return f ? __atomic_load_n(&f->model, __ATOMIC_ACQUIRE) : NULL;
-}
-
-/* What was read and is asked for again is wanted again from here on. Under the model's lock. */
-static void file_pass(struct engine_model *m, const struct engine_file *f)
-{
-	uint32_t pass = cache_object_pass(f->object);
-
-	if (pass == m->pass[f->index])
-		return;
-	m->pass[f->index] = pass;
-	sched_file_rewind(m->sched, f->index);
 }
 
 bool engine_file_planned(struct engine_file *f)
@@ -502,83 +525,13 @@ void engine_file_access(struct engine_file *f, const struct engine_access *a)
 {
 	struct engine_model *m = file_model(f);
 
-	if (!m)
+	if (!m) {
+		early_add(f, a);
 		return;
+	}
 	pthread_mutex_lock(&m->lock);
-	m->accessed = true;
-	m->access_ns = clock_mono_ns();
-	if (a->request)
-		file_pass(m, f);
-	if (a->request || a->cached)
-		sched_consume(m->sched, f->index, a->offset, a->len, a->cached);
-	if (a->request != f->engine->traced)
-		engine_record_access(m, f->index, a);
+	file_access(m, f, a);
 	pthread_mutex_unlock(&m->lock);
 	if (a->request || a->cached)
-		model_pump(m);
-}
-
-void engine_traced_set(struct engine *e, bool traced)
-{
-	e->traced = traced;
-}
-
-/* Under the model's lock: what was fetched and is gone unread is fetched again, if anybody reads at all. */
-static void model_losses(struct engine_model *m)
-{
-	for (uint32_t i = 0; i < m->nr_objects; i++) {
-		uint32_t lost = cache_object_lost(m->object[i]);
-		uint64_t nr = (cache_object_size(m->object[i]) + CACHE_CHUNK_BYTES - 1) / CACHE_CHUNK_BYTES;
-
-		if (lost == m->lost[i])
-			continue;
-		m->lost[i] = lost;
-		for (uint32_t chunk = 0; chunk < nr; chunk++)
-			sched_lost(m->sched, i, chunk * CACHE_CHUNK_BLOCKS, ~cache_object_blocks(m->object[i], chunk));
-	}
-}
-
-static void model_tick(struct engine *e, struct engine_model *m)
-{
-	struct sched_stats st;
-	bool due, closed;
-
-	pthread_mutex_lock(&e->lock);
-	closed = !m->nr_open;
-	pthread_mutex_unlock(&e->lock);
-	pthread_mutex_lock(&m->lock);
-	if (m->accessed)
-		model_losses(m);
-	m->accessed = false;
-	sched_stats(m->sched, &st);
-	due = engine_record_due(m, closed);
-	pthread_mutex_unlock(&m->lock);
-	model_pump(m);
-	pthread_mutex_lock(&e->lock);
-	if (due && list_empty(&m->job)) {
-		m->refs++;
-		list_push_back(&e->jobs, &m->job);
-		pthread_cond_signal(&e->cond);
-	}
-	if (st.wrong && m->state == MODEL_RUNNING) {
-		m->state = MODEL_ENDED;
-		m->given_up = true;
-		m->ended_ns = clock_mono_ns();
-		e->nr_wrong++;
-		log_info("prefetch", "key=%s: the plan is given up, its readers skip most of it", m->name);
-	}
-	model_put(m);
-	pthread_mutex_unlock(&e->lock);
-}
-
-void engine_tick(struct engine *e)
-{
-	struct engine_model *m[ENGINE_MODELS_MAX];
-	unsigned nr;
-
-	pthread_mutex_lock(&e->lock);
-	nr = models_get(e, m);
-	pthread_mutex_unlock(&e->lock);
-	while (nr)
-		model_tick(e, m[--nr]);
+		engine_model_pump(m);
 }

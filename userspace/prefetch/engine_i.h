@@ -14,6 +14,7 @@
 #include "prefetch/sched.h"
 
 #define ENGINE_MODELS_MAX 64
+#define ENGINE_EARLY_MAX 32
 #define ENGINE_LISTED_MAX 16384
 
 enum model_state {
@@ -71,6 +72,9 @@ struct engine_file {
 	uint32_t index;              /* in its plan */
 	bool open;
 	atomic_uint refs;
+	pthread_mutex_t lock;                         /* guards what follows; the last one to be taken */
+	struct engine_access early[ENGINE_EARLY_MAX]; /* while there was no plan */
+	unsigned nr_early;
 };
 
 struct engine {
@@ -89,6 +93,14 @@ struct engine {
 	pthread_t thread;
 	bool running, stopping;
 };
+
+/* engine.c */
+/* Under the engine's lock. The last one frees it. */
+void engine_model_put(struct engine_model *m);
+/* Asks for what the plan wants now, and no more than is soon sent. Without locks. */
+void engine_model_pump(struct engine_model *m);
+/* engine_tick.c: under the engine's lock; each is held for the caller. Returns how many. */
+unsigned engine_models_get(struct engine *e, struct engine_model *ret[ENGINE_MODELS_MAX]);
 
 /* engine_plan.c: on the engine's thread; may wait for S3. */
 /* Makes the model's plan: 0, -ENOENT when there is nothing to plan, or another error. */

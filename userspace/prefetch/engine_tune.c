@@ -56,3 +56,8 @@ void engine_stats(struct engine *e, struct engine_stats *ret)
 	}
 	pthread_mutex_unlock(&e->lock);
 }
+
+void engine_traced_set(struct engine *e, bool traced)
+{
+	e->traced = traced;
+}
