@@ -21,7 +21,6 @@
 #include "prefetch/profile.h"
 #include "trace/load.h"
 
-#define SUFFIX ".profile"
 #define SVG_MAX_BYTES (64u << 20)
 
 struct kept {
@@ -90,7 +89,8 @@ static int profiles_list(const char *dir, const char *name, struct kept **ret, s
 	for (struct dirent *de = d ? readdir(d) : NULL; de; de = readdir(d)) {
 		size_t len = strlen(de->d_name);
 
-		if (len <= strlen(SUFFIX) || strcmp(de->d_name + len - strlen(SUFFIX), SUFFIX) != 0 ||
+		if (len <= strlen(PROFILE_SUFFIX) ||
+		    strcmp(de->d_name + len - strlen(PROFILE_SUFFIX), PROFILE_SUFFIX) != 0 ||
 		    strncmp(de->d_name, name, strlen(name)) != 0)
 			continue;
 		more = reallocarray(all, nr + 1, sizeof(*all));
@@ -98,7 +98,7 @@ static int profiles_list(const char *dir, const char *name, struct kept **ret, s
 			break;
 		all = more;
 		all[nr] = (struct kept){ 0 };
-		snprintf(all[nr].name, sizeof(all[nr].name), "%.*s", (int)(len - strlen(SUFFIX)), de->d_name);
+		snprintf(all[nr].name, sizeof(all[nr].name), "%.*s", (int)(len - strlen(PROFILE_SUFFIX)), de->d_name);
 		snprintf(all[nr].path, sizeof(all[nr].path), "%s/%s", dir, de->d_name);
 		all[nr].mtime = stat(all[nr].path, &st) == 0 ? st.st_mtime : 0;
 		profile_at(all[nr].path, &all[nr].profile, &all[nr].why);
@@ -223,9 +223,9 @@ static int run_export(const char *dir, const char *name, const char *to, struct 
 static int run_import(const char *dir, const char *from, struct err *e)
 {
 	_cleanup_buf_ struct buf bytes;
-	char path[PATH_MAX + 64];
+	char path[PATH_MAX + 64], name[PROFILE_NAME_BYTES];
 	struct profile *p = NULL;
-	int rc, n;
+	int rc;
 
 	buf_init(&bytes, PROFILE_ENCODED_MAX_BYTES);
 	rc = bytes_read(from, &bytes, e);
@@ -233,10 +233,8 @@ static int run_import(const char *dir, const char *from, struct err *e)
 		rc = profile_decode(bytes.data, bytes.len, &p, e);
 	if (rc < 0)
 		return rc;
-	n = snprintf(path, sizeof(path), "%s/", dir);
-	for (unsigned i = 0; i < PROFILE_DATASET_BYTES / 2; i++)
-		n += snprintf(path + n, sizeof(path) - (size_t)n, "%02x", p->dataset[i]);
-	snprintf(path + n, sizeof(path) - (size_t)n, SUFFIX);
+	profile_name(p->dataset, name);
+	snprintf(path, sizeof(path), "%s/%s", dir, name);
 	profile_free(p);
 	if (mkdir(dir, 0755) < 0 && errno != EEXIST)
 		return err_set(e, -errno, "%.512s cannot be made: %s", dir, strerror(errno));

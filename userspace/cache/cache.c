@@ -412,10 +412,10 @@ uint64_t cache_prefetch(struct cache *c, struct cache_object *o, uint64_t offset
 	list_init(&submit);
 	pthread_mutex_lock(&c->lock);
 	now = clock_mono_ns();
-	/* A read that waits for memory gets whatever comes free. */
 	/* Of a version that is gone nothing comes any more. */
 	if (cache_object_stale(o))
 		at = end;
+	/* A read that waits for memory gets whatever comes free. */
 	while (at < end && list_empty(&c->starved)) {
 		uint32_t index = (uint32_t)(at / CACHE_CHUNK_BYTES);
 		uint64_t stop = min_of(end, (uint64_t)(index + 1) * CACHE_CHUNK_BYTES);

@@ -9,6 +9,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/hash.h"
 #include "cache/cache_i.h"
 
 #define OBJECT_MAX_BYTES (1ull << 50)
@@ -19,12 +20,10 @@
 
 static uint64_t name_hash(const char *key, const char *etag, uint64_t size, time_t mtime)
 {
-	uint64_t h = 14695981039346656037ull ^ size ^ ((uint64_t)mtime << 20);
+	uint64_t h = HASH_INIT ^ size ^ ((uint64_t)mtime << 20);
 
-	for (; *key; key++)
-		h = (h ^ (unsigned char)*key) * 1099511628211ull;
-	for (; *etag; etag++)
-		h = (h ^ (unsigned char)*etag) * 1099511628211ull;
+	h = hash_add(h, key, strlen(key));
+	h = hash_add(h, etag, strlen(etag));
 	return h ^ (h >> 29);
 }
 

@@ -18,6 +18,11 @@
 
 #define SOCKET_PATH_MAX 107
 
+/* The words of prefetch/mode are the engine's modes. */
+_Static_assert((int)CTL_PREFETCH_OFF == (int)ENGINE_OFF && (int)CTL_PREFETCH_AUTO == (int)ENGINE_AUTO &&
+		       (int)CTL_PREFETCH_EAGER == (int)ENGINE_EAGER,
+	       "one order of modes");
+
 /* Of --memory, what is not for data. */
 static uint64_t other_bytes(const struct volume *v)
 {
@@ -26,7 +31,7 @@ static uint64_t other_bytes(const struct volume *v)
 
 static int get_text(struct volume *v, enum ctl_value which, struct ctl_cell *ret)
 {
-	struct engine_stats es = { 0 };
+	unsigned loads = 0;
 	const char *text = "none";
 
 	switch (which) {
@@ -41,10 +46,9 @@ static int get_text(struct volume *v, enum ctl_value which, struct ctl_cell *ret
 		break;
 	default: /* prefetch/profile */
 		if (v->up)
-			engine_stats(v->engine, &es);
-		if (es.profile_loads) {
-			snprintf(ret->text, sizeof(ret->text), "version %d, %u loads", PROFILE_VERSION,
-				 es.profile_loads);
+			loads = engine_profile_loads(v->engine);
+		if (loads) {
+			snprintf(ret->text, sizeof(ret->text), "version %d, %u loads", PROFILE_VERSION, loads);
 			return 0;
 		}
 	}
@@ -54,16 +58,11 @@ static int get_text(struct volume *v, enum ctl_value which, struct ctl_cell *ret
 
 static int get_setting(struct volume *v, enum ctl_value which, struct ctl_cell *ret)
 {
-	static const enum ctl_prefetch_mode modes[] = {
-		[ENGINE_OFF] = CTL_PREFETCH_OFF,
-		[ENGINE_AUTO] = CTL_PREFETCH_AUTO,
-		[ENGINE_EAGER] = CTL_PREFETCH_EAGER,
-	};
 	struct cache_stats cs;
 
 	switch (which) {
 	case CTL_PREFETCH_MODE:
-		ret->number = modes[engine_mode(v->engine)];
+		ret->number = (uint64_t)engine_mode(v->engine);
 		return 0;
 	case CTL_PREFETCH_WINDOW:
 		ret->number = engine_window(v->engine);
@@ -202,14 +201,8 @@ static int control_get(void *ctx, enum ctl_value which, struct ctl_cell *ret)
 
 static int set_mode(struct volume *v, uint64_t word)
 {
-	static const enum engine_mode modes[] = {
-		[CTL_PREFETCH_OFF] = ENGINE_OFF,
-		[CTL_PREFETCH_AUTO] = ENGINE_AUTO,
-		[CTL_PREFETCH_EAGER] = ENGINE_EAGER,
-	};
-
-	engine_mode_set(v->engine, modes[word]);
-	fs_read_ahead_set(v->fs, modes[word] != ENGINE_OFF);
+	engine_mode_set(v->engine, (enum engine_mode)word);
+	fs_read_ahead_set(v->fs, word != CTL_PREFETCH_OFF);
 	return 0;
 }
 

@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/sysmacros.h>
 
+#include "base/hash.h"
 #include "base/log.h"
 #include "daemon/mount_point.h"
 #include "daemon/runstate.h"
@@ -33,13 +34,9 @@ static void tracing_access(void *ctx, const struct trace_access *a)
 /* Long ids are cut, and told apart by a hash of the whole. */
 static void tracing_id(const char *id, char ret[TRACE_ID_BYTES])
 {
-	uint64_t h = 14695981039346656037ull;
-
 	if (snprintf(ret, TRACE_ID_BYTES, "%s", id) < TRACE_ID_BYTES)
 		return;
-	for (const char *c = id; *c; c++)
-		h = (h ^ (unsigned char)*c) * 1099511628211ull;
-	snprintf(ret, TRACE_ID_BYTES, "%.46s-%016" PRIx64, id, h);
+	snprintf(ret, TRACE_ID_BYTES, "%.46s-%016" PRIx64, id, hash_add(HASH_INIT, id, strlen(id)));
 }
 
 static struct trace *tracing_open(struct volume *v, struct mount_probe *probe)

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/list.h"
 
 #define META_BUCKETS 16384
@@ -35,10 +36,8 @@ struct meta {
 
 static uint32_t path_hash(const char *path)
 {
-	uint64_t h = 14695981039346656037ull;
+	uint64_t h = hash_add(HASH_INIT, path, strlen(path));
 
-	for (; *path; path++)
-		h = (h ^ (unsigned char)*path) * 1099511628211ull;
 	return (uint32_t)(h ^ (h >> 32));
 }
 

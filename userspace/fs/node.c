@@ -7,6 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
+
 #define NODE_BUCKETS_MIN 1024
 
 struct node_table {
@@ -17,29 +19,20 @@ struct node_table {
 	struct node *root;
 };
 
-static uint64_t hash_mix(uint64_t h, const void *bytes, size_t len)
-{
-	const unsigned char *p = bytes;
-
-	for (; len; len--)
-		h = (h ^ *p++) * 1099511628211ull;
-	return h;
-}
-
 uint64_t node_id(const char *path, const struct meta_record *rec)
 {
-	uint64_t h = 14695981039346656037ull;
+	uint64_t h = HASH_INIT;
 
-	h = hash_mix(h, path, strlen(path) + 1);
+	h = hash_add(h, path, strlen(path) + 1);
 	if (rec->kind == META_FILE) {
-		h = hash_mix(h, rec->etag, strlen(rec->etag) + 1);
-		h = hash_mix(h, &rec->size_bytes, sizeof(rec->size_bytes));
+		h = hash_add(h, rec->etag, strlen(rec->etag) + 1);
+		h = hash_add(h, &rec->size_bytes, sizeof(rec->size_bytes));
 		/*
 		 * Servers give the time of a copy in different precision; the ETag names the version where there is
 		 * one.
 		 */
 		if (!rec->etag[0])
-			h = hash_mix(h, &rec->mtime, sizeof(rec->mtime));
+			h = hash_add(h, &rec->mtime, sizeof(rec->mtime));
 	}
 	h ^= h >> 32;
 	h *= 0xd6e8feb86659fd93ull;

@@ -233,7 +233,6 @@ static void model_made(struct engine *e, struct engine_model *m, int error)
 
 	m->state = error == 0 ? MODEL_RUNNING : error == -ENOENT && m->whole ? MODEL_NONE : MODEL_ENDED;
 	m->ended_ns = clock_mono_ns();
-	e->nr_started += error == 0;
 	list_for_each(n, &e->files) {
 		struct engine_file *f = list_entry(n, struct engine_file, link);
 
@@ -461,10 +460,8 @@ void engine_file_opened(struct engine_file *f)
 	pthread_mutex_lock(&e->lock);
 	f->open = true;
 	m = f->model;
-	if (m && m->state == MODEL_ENDED && clock_mono_ns() - m->ended_ns > RETRY_NS) {
+	if (m && m->state == MODEL_ENDED && clock_mono_ns() - m->ended_ns > RETRY_NS)
 		m->state = MODEL_RUNNING;
-		m->given_up = false;
-	}
 	if (m)
 		m->nr_open++;
 	else
@@ -518,7 +515,7 @@ bool engine_file_planned(struct engine_file *f)
 {
 	struct engine_model *m = file_model(f);
 
-	return m && !m->given_up;
+	return m && m->state == MODEL_RUNNING;
 }
 
 void engine_file_access(struct engine_file *f, const struct engine_access *a)

@@ -81,12 +81,7 @@ uint64_t engine_window(const struct engine *e);
 void engine_record_set(struct engine *e, bool record);
 bool engine_record(const struct engine *e);
 
-struct engine_stats {
-	unsigned nr_plans; /* running */
-	uint64_t plan_bytes, issued_bytes, used_bytes;
-	uint64_t nr_started, nr_wrong; /* since the mount */
-	unsigned profile_loads;        /* of the profile that the latest plan follows; 0 = none */
-};
-void engine_stats(struct engine *e, struct engine_stats *ret);
+/* Of the profile that a running plan follows: how many loads it was made from; 0 = none does. */
+unsigned engine_profile_loads(struct engine *e);
 
 #endif

@@ -17,6 +17,9 @@
 #define ENGINE_EARLY_MAX 32
 #define ENGINE_LISTED_MAX 16384
 
+_Static_assert(SCHED_BLOCK_BYTES == CACHE_BLOCK_BYTES && WALK_BLOCK_BYTES == CACHE_BLOCK_BYTES, "one size of blocks");
+_Static_assert(SCHED_UNIT_BYTES == CACHE_CHUNK_BYTES && WALK_CHUNK_BYTES == CACHE_CHUNK_BYTES, "one size of chunks");
+
 enum model_state {
 	MODEL_QUEUED = 0,
 	MODEL_RUNNING,
@@ -41,14 +44,13 @@ struct listing {
 struct engine_model {
 	struct list link; /* the engine's, newest use first */
 	struct engine *engine;
-	enum model_state state; /* guard: the engine's lock, as refs */
+	_Atomic(enum model_state) state; /* changed under the engine's lock, which guards the next ones too */
 	uint64_t ended_ns;
 	unsigned nr_open; /* files */
 	unsigned refs;    /* one of the engine's list, one of each file that is open, one while it is made */
 	bool whole;       /* a directory, or everything; else one file */
 	bool confident;   /* nobody had to read for it to start */
 	bool has_digest, profiled;
-	atomic_bool given_up;
 	uint8_t digest[PROFILE_DATASET_BYTES]; /* of the version; set with the plan, as the next */
 	atomic_uint profile_loads;             /* of the profile on disk */
 	pthread_mutex_t lock;                  /* guards what follows */
@@ -84,12 +86,11 @@ struct engine {
 	_Atomic(enum engine_mode) mode;
 	atomic_bool record, traced;
 	atomic_uint_fast64_t window_bytes;
-	pthread_mutex_t lock; /* tables; before a model's lock, and never held with it */
+	pthread_mutex_t lock; /* tables; before a model's lock */
 	pthread_cond_t cond;
 	atomic_bool again; /* a pump ended because enough was queued */
 	struct list models, files, jobs;
 	unsigned nr_models;
-	uint64_t nr_started, nr_wrong;
 	pthread_t thread;
 	bool running, stopping;
 };
@@ -123,6 +124,11 @@ void engine_record_write(struct engine *e, struct engine_model *m);
 /* engine_source.c: as engine_plan.c. */
 int engine_list(struct engine *e, const char *dir, bool recursive, struct listing *ret);
 void listing_done(struct listing *l);
+/* The version of an object that the listing showed; NULL: no memory, or no key can be that long. */
+struct cache_object *engine_listed_object(struct engine *e, const struct listing *l, const struct listed *item);
+/* All of it, to be freed: 0, -E2BIG above <max_bytes>, or another error. */
+int engine_listed_bytes(struct engine *e, const struct listing *l, const struct listed *item, uint64_t max_bytes,
+			char **ret);
 /* Reads [offset, offset + len) of an object through the cache. */
 int engine_bytes(struct engine *e, struct cache_object *o, uint64_t offset, size_t len, void *ret);
 

@@ -83,35 +83,19 @@ static int file_add(struct engine *e, struct engine_model *m, struct cache_objec
 	return file;
 }
 
-static struct cache_object *listed_object(struct engine *e, const struct listing *l, const struct listed *item)
-{
-	char key[S3_KEY_MAX + 1];
-
-	if (snprintf(key, sizeof(key), "%s%s", l->dir, item->name) > S3_KEY_MAX)
-		return NULL;
-	return cache_object_get(e->cfg.cache, key, item->etag, item->size_bytes, item->mtime);
-}
-
 /* The index file first, as readers do; then the files it names that are there. */
 static int index_read(struct engine *e, const struct listing *l, size_t at, struct format_index *ret)
 {
 	const struct listed *item = &l->item[at];
-	struct cache_object *o = NULL;
 	_cleanup_free_ char *bytes = NULL;
 	struct err why = { 0 };
-	int rc = -E2BIG;
+	int rc = engine_listed_bytes(e, l, item, FORMAT_INDEX_MAX_BYTES, &bytes);
 
-	if (item->size_bytes <= FORMAT_INDEX_MAX_BYTES) {
-		o = listed_object(e, l, item);
-		bytes = malloc(item->size_bytes + 1);
-		rc = o && bytes ? engine_bytes(e, o, 0, item->size_bytes, bytes) : -ENOMEM;
-	}
 	if (rc == 0)
 		rc = format_index_parse(bytes, item->size_bytes, ret, &why);
 	if (rc < 0)
 		log_info("prefetch", "key=%s%s: not used as an index: %s", l->dir, item->name,
 			 why.msg[0] ? why.msg : strerror(-rc));
-	cache_object_put(e->cfg.cache, o);
 	return rc;
 }
 
@@ -163,7 +147,7 @@ static int files_plan(struct engine *e, struct engine_model *m, const struct lis
 	if (!m->object)
 		return -ENOMEM;
 	for (; m->nr_objects < nr; m->nr_objects++) {
-		m->object[m->nr_objects] = listed_object(e, l, &l->item[file[m->nr_objects]]);
+		m->object[m->nr_objects] = engine_listed_object(e, l, &l->item[file[m->nr_objects]]);
 		if (!m->object[m->nr_objects])
 			return -ENOMEM;
 	}

@@ -24,7 +24,6 @@
 #include "base/log.h"
 #include "prefetch/engine_i.h"
 
-#define PROFILE_NAME_BYTES (PROFILE_DATASET_BYTES + 16)
 #define BUILDER_MAX_BYTES (16u << 20)
 /* A load has ended after so long without an access: with all files closed, and with mappings that stay. */
 #define CLOSED_END_NS (2 * NSEC_PER_SEC)
@@ -72,13 +71,6 @@ int engine_dataset_digest(const struct listing *l, const uint32_t *file, size_t 
 	return rc;
 }
 
-static void profile_name(const uint8_t digest[PROFILE_DATASET_BYTES], char ret[PROFILE_NAME_BYTES])
-{
-	for (unsigned i = 0; i < PROFILE_DATASET_BYTES / 2; i++)
-		snprintf(ret + i * 2, 3, "%02x", digest[i]);
-	snprintf(ret + PROFILE_DATASET_BYTES, PROFILE_NAME_BYTES - PROFILE_DATASET_BYTES, ".profile");
-}
-
 static void profile_path(const struct engine *e, const uint8_t digest[PROFILE_DATASET_BYTES], char *ret, size_t room)
 {
 	char name[PROFILE_NAME_BYTES];
@@ -108,11 +100,11 @@ static int file_read(const char *path, struct buf *out)
 }
 
 /* Is it a profile of this version? An error has been told. */
-static int profile_take(const struct buf *bytes, const char *from, const uint8_t digest[PROFILE_DATASET_BYTES],
+static int profile_take(const void *bytes, size_t len, const char *from, const uint8_t digest[PROFILE_DATASET_BYTES],
 			struct profile **ret)
 {
 	struct err why = { 0 };
-	int rc = profile_decode(bytes->data, bytes->len, ret, &why);
+	int rc = profile_decode(bytes, len, ret, &why);
 
 	if (rc == 0 && memcmp((*ret)->dataset, digest, PROFILE_DATASET_BYTES) != 0) {
 		profile_free(take_ptr(*ret));
@@ -135,42 +127,30 @@ static int profile_read(const struct engine *e, const uint8_t digest[PROFILE_DAT
 	rc = file_read(path, &bytes);
 	if (rc < 0 && rc != -ENOENT)
 		log_info("prefetch", "profile %s is not used: %s", path, strerror(-rc));
-	return rc < 0 ? rc : profile_take(&bytes, path, digest, ret);
+	return rc < 0 ? rc : profile_take(bytes.data, bytes.len, path, digest, ret);
 }
 
 /* The one that came with the data. */
 static int profile_fetch(struct engine *e, const uint8_t digest[PROFILE_DATASET_BYTES], struct profile **ret)
 {
-	_cleanup_buf_ struct buf bytes;
-	char dir[S3_KEY_MAX + 1], name[PROFILE_NAME_BYTES], key[S3_KEY_MAX + PROFILE_NAME_BYTES];
-	_cleanup_free_ char *body = NULL;
-	struct cache_object *o = NULL;
+	char dir[S3_KEY_MAX + 1], name[PROFILE_NAME_BYTES], key[sizeof(dir) + sizeof(name)];
+	_cleanup_free_ char *bytes = NULL;
 	struct listing l;
-	int rc;
+	int rc = -ENOENT;
 
-	buf_init(&bytes, PROFILE_ENCODED_MAX_BYTES);
 	profile_name(digest, name);
-	if (snprintf(dir, sizeof(dir), "%s" ENGINE_PROFILES_DIR, e->prefix) >= (int)sizeof(dir))
+	if (snprintf(dir, sizeof(dir), "%s" ENGINE_PROFILES_DIR, e->prefix) >= (int)sizeof(dir) ||
+	    engine_list(e, dir, false, &l) < 0)
 		return -ENOENT;
 	snprintf(key, sizeof(key), "%s%s", dir, name);
-	rc = engine_list(e, dir, false, &l);
-	if (rc < 0)
-		return -ENOENT;
-	rc = -ENOENT;
-	for (size_t i = 0; i < l.nr && rc == -ENOENT; i++) {
-		const struct listed *item = &l.item[i];
-
-		if (strcmp(item->name, name) != 0 || item->size_bytes > PROFILE_ENCODED_MAX_BYTES)
+	for (size_t i = 0; i < l.nr; i++) {
+		if (strcmp(l.item[i].name, name) != 0)
 			continue;
-		o = cache_object_get(e->cfg.cache, key, item->etag, item->size_bytes, item->mtime);
-		body = malloc(item->size_bytes + 1);
-		rc = o && body ? engine_bytes(e, o, 0, item->size_bytes, body) : -ENOMEM;
+		rc = engine_listed_bytes(e, &l, &l.item[i], PROFILE_ENCODED_MAX_BYTES, &bytes);
 		if (rc == 0)
-			rc = buf_add(&bytes, body, item->size_bytes);
-		if (rc == 0)
-			rc = profile_take(&bytes, key, digest, ret);
+			rc = profile_take(bytes, l.item[i].size_bytes, key, digest, ret);
+		break;
 	}
-	cache_object_put(e->cfg.cache, o);
 	listing_done(&l);
 	return rc;
 }

@@ -203,3 +203,30 @@ int engine_bytes(struct engine *e, struct cache_object *o, uint64_t offset, size
 	}
 	return rc;
 }
+
+struct cache_object *engine_listed_object(struct engine *e, const struct listing *l, const struct listed *item)
+{
+	char key[S3_KEY_MAX + 1];
+
+	if (snprintf(key, sizeof(key), "%s%s", l->dir, item->name) > S3_KEY_MAX)
+		return NULL;
+	return cache_object_get(e->cfg.cache, key, item->etag, item->size_bytes, item->mtime);
+}
+
+int engine_listed_bytes(struct engine *e, const struct listing *l, const struct listed *item, uint64_t max_bytes,
+			char **ret)
+{
+	_cleanup_free_ char *bytes = NULL;
+	struct cache_object *o;
+	int rc;
+
+	if (item->size_bytes > max_bytes)
+		return -E2BIG;
+	o = engine_listed_object(e, l, item);
+	bytes = malloc(item->size_bytes + 1);
+	rc = o && bytes ? engine_bytes(e, o, 0, item->size_bytes, bytes) : -ENOMEM;
+	if (rc == 0)
+		*ret = take_ptr(bytes);
+	cache_object_put(e->cfg.cache, o);
+	return rc;
+}

@@ -60,9 +60,7 @@ static void model_tick(struct engine *e, struct engine_model *m)
 	}
 	if (st.wrong && m->state == MODEL_RUNNING) {
 		m->state = MODEL_ENDED;
-		m->given_up = true;
 		m->ended_ns = clock_mono_ns();
-		e->nr_wrong++;
 		log_info("prefetch", "key=%s: the plan is given up, its readers skip most of it", m->name);
 	}
 	engine_model_put(m);

@@ -34,27 +34,19 @@ bool engine_record(const struct engine *e)
 	return atomic_load(&e->record);
 }
 
-void engine_stats(struct engine *e, struct engine_stats *ret)
+unsigned engine_profile_loads(struct engine *e)
 {
-	struct sched_stats st;
+	unsigned loads = 0;
 
 	pthread_mutex_lock(&e->lock);
-	*ret = (struct engine_stats){ .nr_started = e->nr_started, .nr_wrong = e->nr_wrong };
 	list_for_each(n, &e->models) {
 		struct engine_model *m = list_entry(n, struct engine_model, link);
 
-		if (m->state != MODEL_RUNNING)
-			continue;
-		pthread_mutex_lock(&m->lock);
-		sched_stats(m->sched, &st);
-		pthread_mutex_unlock(&m->lock);
-		ret->nr_plans++;
-		ret->profile_loads = max_of(ret->profile_loads, m->profiled ? (unsigned)m->profile_loads : 0u);
-		ret->plan_bytes += st.plan_bytes;
-		ret->issued_bytes += st.issued_bytes;
-		ret->used_bytes += st.used_bytes;
+		if (m->state == MODEL_RUNNING && m->profiled)
+			loads = max_of(loads, (unsigned)m->profile_loads);
 	}
 	pthread_mutex_unlock(&e->lock);
+	return loads;
 }
 
 void engine_traced_set(struct engine *e, bool traced)

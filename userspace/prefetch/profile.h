@@ -99,6 +99,11 @@ int profile_encode(const struct profile *p, struct buf *out, uint32_t *ret_left_
 /* -ENOEXEC no profile at all, -ENOTSUP another version, -EBADMSG truncated, damaged or hostile, -ENOMEM. */
 int profile_decode(const void *bytes, size_t len, struct profile **ret_profile, struct err *e);
 
+/* The name of a profile's file: the beginning of the dataset's digest, and the suffix. */
+#define PROFILE_SUFFIX ".profile"
+#define PROFILE_NAME_BYTES (PROFILE_DATASET_BYTES + sizeof(PROFILE_SUFFIX))
+void profile_name(const uint8_t dataset[PROFILE_DATASET_BYTES], char ret[PROFILE_NAME_BYTES]);
+
 /* --- more than one load --- */
 
 /*

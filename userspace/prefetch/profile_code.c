@@ -364,3 +364,10 @@ int profile_decode(const void *bytes, size_t len, struct profile **ret_profile, 
 	*ret_profile = take_ptr(p);
 	return 0;
 }
+
+void profile_name(const uint8_t dataset[PROFILE_DATASET_BYTES], char ret[PROFILE_NAME_BYTES])
+{
+	for (unsigned i = 0; i < PROFILE_DATASET_BYTES / 2; i++)
+		snprintf(ret + i * 2, 3, "%02x", dataset[i]);
+	memcpy(ret + PROFILE_DATASET_BYTES, PROFILE_SUFFIX, sizeof(PROFILE_SUFFIX));
+}

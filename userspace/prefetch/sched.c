@@ -218,26 +218,30 @@ int sched_seal(struct sched *s)
 	return 0;
 }
 
-/* A block's place on the line. */
-static uint32_t place_of(const struct sched *s, uint32_t block)
+/* The first segment, by block, that ends behind the block: its place in by_block, or nr_segs. */
+static uint32_t segment_from(const struct sched *s, uint32_t block)
 {
 	uint32_t lo = 0, hi = s->nr_segs;
 
 	while (lo < hi) {
 		uint32_t mid = lo + (hi - lo) / 2;
+		const struct segment *g = &s->seg[s->by_block[mid]];
 
-		if (s->seg[s->by_block[mid]].block <= block)
+		if (g->block + g->nr <= block)
 			lo = mid + 1;
 		else
 			hi = mid;
 	}
-	if (lo) {
-		const struct segment *g = &s->seg[s->by_block[lo - 1]];
+	return lo;
+}
 
-		if (block - g->block < g->nr)
-			return g->at + (block - g->block);
-	}
-	return NOWHERE;
+/* A block's place on the line. */
+static uint32_t place_of(const struct sched *s, uint32_t block)
+{
+	uint32_t i = segment_from(s, block);
+	const struct segment *g = i < s->nr_segs ? &s->seg[s->by_block[i]] : NULL;
+
+	return g && g->block <= block ? g->at + (block - g->block) : NOWHERE;
 }
 
 /* The segment that a place is in. */
@@ -264,7 +268,6 @@ static struct cursor *cursor_find(struct sched *s, uint32_t at)
 	for (unsigned i = 0; i < s->nr_cursors; i++) {
 		struct cursor *c = &s->cursor[i];
 		uint32_t distance = at >= c->at ? at - c->at : c->at - at;
-
 		uint32_t most = at >= c->at && at < c->ahead ? SKIP_BLOCKS : SLACK_BLOCKS;
 
 		if (distance < best_distance && distance <= most) {
@@ -345,41 +348,39 @@ void sched_consume(struct sched *s, uint32_t file, uint64_t offset, uint64_t len
 	}
 }
 
-static void place_rewind(struct sched *s, uint32_t at)
+/* As if it had never been given out. */
+static void place_recall(struct sched *s, uint32_t at)
 {
-	bool issued = bit_get(s->issued, at), read = bit_get(s->read, at);
-
+	if (!bit_get(s->issued, at))
+		return;
 	bit_clear(s->issued, at);
-	bit_clear(s->read, at);
-	s->nr_issued -= issued;
-	s->nr_read -= read;
-	s->nr_used -= issued && read;
-	s->nr_waiting -= issued && !read;
-	s->nr_base_waiting -= issued && !read && bit_get(s->by_base, at);
+	s->nr_issued--;
+	if (bit_get(s->read, at)) {
+		s->nr_used--;
+	} else {
+		s->nr_waiting--;
+		s->nr_base_waiting -= bit_get(s->by_base, at);
+	}
 }
 
 void sched_file_rewind(struct sched *s, uint32_t file)
 {
-	uint32_t lo = 0, hi = s->nr_segs, first, end;
+	uint32_t first, end;
 
 	if (file >= s->nr_files)
 		return;
 	first = s->file_block[file];
 	end = s->file_block[file + 1];
-	while (lo < hi) {
-		uint32_t mid = lo + (hi - lo) / 2;
-		const struct segment *g = &s->seg[s->by_block[mid]];
+	for (uint32_t i = segment_from(s, first); i < s->nr_segs && s->seg[s->by_block[i]].block < end; i++) {
+		const struct segment *g = &s->seg[s->by_block[i]];
 
-		if (g->block + g->nr <= first)
-			lo = mid + 1;
-		else
-			hi = mid;
-	}
-	for (; lo < s->nr_segs && s->seg[s->by_block[lo]].block < end; lo++) {
-		const struct segment *g = &s->seg[s->by_block[lo]];
+		for (uint32_t b = max_of(g->block, first); b < min_of(g->block + g->nr, end); b++) {
+			uint32_t at = g->at + (b - g->block);
 
-		for (uint32_t b = max_of(g->block, first); b < min_of(g->block + g->nr, end); b++)
-			place_rewind(s, g->at + (b - g->block));
+			place_recall(s, at);
+			s->nr_read -= bit_get(s->read, at);
+			bit_clear(s->read, at);
+		}
 	}
 	/* The base stays: it is the cursors that know whether all of it is read again. */
 	for (unsigned i = 0; i < s->nr_cursors; i++)
@@ -466,10 +467,7 @@ static void place_lost(struct sched *s, uint32_t at)
 {
 	if (!bit_get(s->issued, at) || bit_get(s->read, at))
 		return;
-	bit_clear(s->issued, at);
-	s->nr_issued--;
-	s->nr_waiting--;
-	s->nr_base_waiting -= bit_get(s->by_base, at);
+	place_recall(s, at);
 	s->base = min_of(s->base, at);
 	for (unsigned i = 0; i < s->nr_cursors; i++) {
 		struct cursor *c = &s->cursor[i];
@@ -509,18 +507,8 @@ void sched_cut(struct sched *s, const struct sched_range *r, uint64_t accepted)
 
 	if (at == NOWHERE)
 		return;
-	for (uint32_t i = kept; i < nr; i++) {
-		if (!bit_get(s->issued, at + i))
-			continue;
-		bit_clear(s->issued, at + i);
-		s->nr_issued--;
-		if (bit_get(s->read, at + i)) {
-			s->nr_used--;
-		} else {
-			s->nr_waiting--;
-			s->nr_base_waiting -= bit_get(s->by_base, at + i);
-		}
-	}
+	for (uint32_t i = kept; i < nr; i++)
+		place_recall(s, at + i);
 	s->base = min_of(s->base, at + kept);
 	for (unsigned i = 0; i < s->nr_cursors; i++) {
 		struct cursor *c = &s->cursor[i];
